@@ -1,0 +1,76 @@
+//! How sandboxes are isolated.
+//!
+//! An engine is chosen by trial when the server starts: it really makes a sandbox in a short-lived child and never
+//! goes by version numbers. What a level cannot promise stands in its [`Isolation`], is printed once, and is part of
+//! each sandbox's record. A weaker engine is never chosen silently.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::spec::SandboxSpec;
+use crate::error::Result;
+
+/// How well sandboxes of an engine are separated from this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Isolation {
+    /// `namespaces/root-idmap`, `namespaces/subuid`, `namespaces/single-uid` or `process`.
+    pub name: &'static str,
+    /// What this level does not promise here, one sentence each.
+    pub lost: Vec<String>,
+}
+
+/// Makes and removes sandboxes.
+pub trait Engine: Send + Sync + Debug {
+    /// How sandboxes are isolated.
+    fn isolation(&self) -> &Isolation;
+
+    /// Starts a sandbox, new or stopped: its writable layer is taken from `spec.directory` if one is there.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::System`] where the operating system refuses a step, naming the step.
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Running>>;
+
+    /// Removes what is left of a sandbox that does not run: its directory and its cgroups. Succeeds if nothing is.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::System`] where something cannot be removed.
+    fn delete(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<()>>;
+
+    /// Ends the engine and every sandbox in it. Further calls fail.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A sandbox that runs. Dropping it does not stop the sandbox.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Unix socket on the host on which the sandbox's toolbox serves HTTP; connectable at once.
+    pub toolbox: PathBuf,
+    /// Becomes `Some` when the sandbox's first process has ended, for whatever reason.
+    pub exit: watch::Receiver<Option<Exit>>,
+    /// Ends the sandbox: every process in it is killed. Idempotent; wait for `exit` afterwards.
+    pub killer: Killer,
+}
+
+/// How a sandbox's first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit status, or 128 + signal.
+    pub code: i32,
+    /// Whether the kernel's memory limit killed a process of the sandbox.
+    pub out_of_memory: bool,
+}
+
+/// Asks an engine to kill a sandbox.
+#[derive(Clone)]
+pub struct Killer(pub std::sync::Arc<dyn Fn() + Send + Sync>);
+
+impl Debug for Killer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Killer")
+    }
+}

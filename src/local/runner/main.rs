@@ -1,0 +1,2 @@
+//! The runner program.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The program that runs one command exactly once, inside a sandbox.
+
+pub mod protocol;

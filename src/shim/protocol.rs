@@ -1,0 +1,1 @@
+//! Records that the provider and the shim exchange.
