@@ -4,36 +4,39 @@
 //! The programs go to a target folder of their own, since the outer build holds the lock of its folder.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, exit};
+use std::process::Command;
 
 /// Set for the nested build, which inherits `CARGO_FEATURE_*` from this one and must not nest again.
 const INNER: &str = "INSPECT_DAYTONA_INNER_BUILD";
 
-fn main() {
+fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={INNER}");
     if env::var_os(INNER).is_some() {
-        return;
+        return Ok(());
     }
     if env::var_os("CARGO_FEATURE_PROVIDER").is_some() {
-        embed("shim", "inspect-daytona-shim", "INSPECT_DAYTONA_SHIM", &["src/shim"]);
+        embed("shim", "inspect-daytona-shim", "INSPECT_DAYTONA_SHIM", &["src/shim"])?;
     }
     if env::var_os("CARGO_FEATURE_LOCAL").is_some() {
-        let sources = ["src/api", "src/local/runner", "src/local/toolbox", "src/local/mod.rs", "src/local/spec.rs"];
-        embed("runner", "inspect-daytona-runner", "INSPECT_DAYTONA_RUNNER", &sources);
+        let sources =
+            ["src/api", "src/local/runner", "src/local/toolbox", "src/local/mod.rs", "src/local/spec.rs"];
+        embed("runner", "inspect-daytona-runner", "INSPECT_DAYTONA_RUNNER", &sources)?;
     }
+    Ok(())
 }
 
 /// Builds program `name` with `feature` and tells the crate its path through the variable `variable`.
-fn embed(feature: &str, name: &str, variable: &str, sources: &[&str]) {
+fn embed(feature: &str, name: &str, variable: &str, sources: &[&str]) -> Result<(), String> {
     for source in sources.iter().chain(&["Cargo.toml", "Cargo.lock", "src/lib.rs", "src/error.rs"]) {
         println!("cargo::rerun-if-changed={source}");
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let (target, flags) = static_target();
+    let out = PathBuf::from(variable_of_cargo("OUT_DIR")?);
+    let (target, flags) = static_target()?;
     let target_dir = embedded_target_dir(&out);
-    let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
+    let mut cargo = Command::new(variable_of_cargo("CARGO")?);
     cargo
         .args(["build", "--quiet", "--profile", "embedded", "--no-default-features", "--bin", name])
         .args(["--features", feature, "--target", target, "--target-dir"])
@@ -47,15 +50,22 @@ fn embed(feature: &str, name: &str, variable: &str, sources: &[&str]) {
     if Path::new("Cargo.lock").exists() {
         cargo.arg("--locked");
     }
-    let status = cargo.status().expect("cargo can be run again");
+    let status = cargo.status().map_err(|error| format!("cannot run cargo again: {error}"))?;
     if !status.success() {
-        println!("cargo::error=the program {name}, which runs inside sandboxes, could not be built for {target}");
-        exit(1);
+        return Err(format!(
+            "the program {name}, which runs inside sandboxes, could not be built for {target}"
+        ));
     }
     let built = target_dir.join(target).join("embedded").join(name);
     let copy = out.join(name);
-    std::fs::copy(&built, &copy).expect("the built program can be copied");
+    std::fs::copy(&built, &copy).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     println!("cargo::rustc-env={variable}={}", copy.display());
+    Ok(())
+}
+
+/// A variable that cargo sets for build scripts.
+fn variable_of_cargo(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"))
 }
 
 /// `<target>/embedded`, found from `<target>/<profile>/build/<package>/out`.
@@ -65,10 +75,10 @@ fn embedded_target_dir(out: &Path) -> PathBuf {
 
 /// The target of a static program for linux/amd64, Daytona's only platform, and the compiler flags it needs.
 /// musl makes the smaller program (0.5 against 1.1 MB for an empty one); static glibc needs nothing installed.
-fn static_target() -> (&'static str, &'static str) {
+fn static_target() -> Result<(&'static str, &'static str), String> {
     const MUSL: &str = "x86_64-unknown-linux-musl";
     const GNU: &str = "x86_64-unknown-linux-gnu";
-    let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
+    let rustc = variable_of_cargo("RUSTC")?;
     let installed = |target: &str| {
         let output = Command::new(&rustc).args(["--print", "target-libdir", "--target", target]).output();
         output.is_ok_and(|output| {
@@ -77,11 +87,10 @@ fn static_target() -> (&'static str, &'static str) {
         })
     };
     if installed(MUSL) {
-        return (MUSL, "");
+        return Ok((MUSL, ""));
     }
     if env::var("HOST").is_ok_and(|host| host == GNU) {
-        return (GNU, "-Ctarget-feature=+crt-static");
+        return Ok((GNU, "-Ctarget-feature=+crt-static"));
     }
-    println!("cargo::error=no Rust target for the program inside sandboxes; run: rustup target add {MUSL}");
-    exit(1);
+    Err(format!("no Rust target for the program inside sandboxes; run: rustup target add {MUSL}"))
 }

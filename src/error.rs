@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn the_innermost_context_wins() {
-        let error = Error::new(ErrorKind::NotFound, "gone").with_operation("read file").with_operation("exec");
+        let error =
+            Error::new(ErrorKind::NotFound, "gone").with_operation("read file").with_operation("exec");
         assert_eq!(error.operation(), Some("read file"));
     }
 

@@ -14,7 +14,10 @@ pub(super) fn optional_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Re
         return Ok(Some(integer));
     }
     let float = number.as_f64().unwrap_or(f64::NAN);
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and far inside the range of i64")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "checked to be whole and far inside the range of i64"
+    )]
     if float.fract() == 0.0 && float.abs() < 9e15 {
         return Ok(Some(float as i64));
     }

@@ -6,7 +6,7 @@
 //!
 //! - [`sandbox`]: sandboxes, their states, create requests and lists
 //! - [`snapshot`]: snapshots and builds
-//! - [`volume`]: volumes
+//! - [`volume`]: volumes to mount
 //! - [`toolbox`]: what runs inside a sandbox: processes, files, ports
 //! - [`error`]: error bodies of all services
 //! - [`account`]: configuration, API keys and regions

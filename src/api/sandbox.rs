@@ -104,6 +104,7 @@ pub enum DesiredState {
 /// A sandbox, as answered by the control plane. Servers of different ages omit different fields.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire format has them")]
 pub struct Sandbox {
     /// Id (UUID). The only stable handle: the name changes when deletion is requested.
     pub id: String,
@@ -171,16 +172,32 @@ pub struct Sandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_state: Option<String>,
     /// Minutes of inactivity before it stops; 0 never.
-    #[serde(default, deserialize_with = "lenient::optional_integer", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub auto_stop_interval: Option<i64>,
     /// Minutes of inactivity before it pauses; 0 never.
-    #[serde(default, deserialize_with = "lenient::optional_integer", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub auto_pause_interval: Option<i64>,
     /// Minutes stopped before it is archived.
-    #[serde(default, deserialize_with = "lenient::optional_integer", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub auto_archive_interval: Option<i64>,
     /// Minutes stopped before it is deleted; negative never, 0 at once.
-    #[serde(default, deserialize_with = "lenient::optional_integer", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub auto_delete_interval: Option<i64>,
     /// When its time-to-live destroys it, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
