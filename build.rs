@@ -22,7 +22,7 @@ fn main() -> Result<(), String> {
     }
     if env::var_os("CARGO_FEATURE_LOCAL").is_some() {
         let sources =
-            ["src/api", "src/local/runner", "src/local/toolbox", "src/local/mod.rs", "src/local/spec.rs"];
+            ["src/api", "src/local/runner", "src/local/toolbox", "src/local/mod.rs", "src/local/spec.rs", "src/local/wire.rs"];
         embed("runner", "inspect-daytona-runner", "INSPECT_DAYTONA_RUNNER", &sources)?;
     }
     Ok(())

@@ -11,7 +11,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, in the distinctions an eval needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum ErrorKind {
     /// A setting or a configuration file is wrong or missing; nothing was created.
     InvalidConfig,
@@ -57,6 +56,10 @@ pub enum ErrorKind {
     PermissionDenied,
     /// A directory is where a file was expected.
     IsADirectory,
+    /// An argument of a call is wrong, for example a NUL byte in a command.
+    InvalidArgument,
+    /// Reading or writing a file took longer than its deadline.
+    FileTimeout,
     /// A limit on the size of an output or file was exceeded.
     OutputLimit,
     /// This machine, or the chosen isolation, cannot do what was asked.

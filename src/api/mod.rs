@@ -11,11 +11,13 @@
 //! - [`error`]: error bodies of all services
 //! - [`account`]: configuration, API keys and regions
 //! - [`headers`]: names of the headers that mean something
+//! - [`routes`]: requests as plain values
 
 pub mod account;
 pub mod error;
 pub mod headers;
 mod lenient;
+pub mod routes;
 pub mod sandbox;
 pub mod snapshot;
 pub mod toolbox;

@@ -234,6 +234,14 @@ pub struct Sandbox {
     pub isolation: Option<String>,
 }
 
+impl Sandbox {
+    /// Whether its deletion was asked for: it is on its way out, whatever its state.
+    pub fn is_being_deleted(&self) -> bool {
+        self.desired_state == Some(DesiredState::Destroyed)
+            || matches!(self.state, SandboxState::Destroying | SandboxState::Destroyed)
+    }
+}
+
 /// `POST /sandbox`. Older servers drop fields that they do not know without a word.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,6 +1,7 @@
 //! The other end of the wire: an embedded Daytona on this machine.
 //!
 //! - [`spec`]: what a sandbox is to be, as the control plane tells the runner
+//! - [`wire`]: what an engine and the runner say to each other
 //! - [`engine`]: how sandboxes are isolated; a trait, chosen by trial (feature `local`)
 //! - [`control`]: the REST API, the state machine and the toolbox proxy (feature `local`)
 //! - [`runner`]: the program that makes sandboxes, exec'd once per server (feature `runner`)
@@ -9,6 +10,7 @@
 //! It protects the host from the accidents of an agent; it is no boundary against code that attacks the kernel.
 
 pub mod spec;
+pub mod wire;
 
 #[cfg(feature = "local")]
 pub mod control;

@@ -1,1 +1,24 @@
-//! What an eval needs.
+//! What an eval needs: names, lifecycle, exec and files, on top of [`crate::client`].
+//!
+//! - [`run`]: an eval run, which creates sandboxes and sees that none is left
+//! - [`sandbox`]: a running sandbox; [`exec`] and [`files`] are its operations
+//! - [`names`]: names and labels
+//! - [`settings`]: what a task asks of its sandboxes, and the create request for it
+//! - [`cleanup`]: finding and deleting sandboxes of earlier runs
+
+pub mod cleanup;
+pub mod exec;
+mod files;
+mod keep_alive;
+pub mod names;
+mod output;
+mod registry;
+pub mod run;
+pub mod sandbox;
+pub mod settings;
+
+pub use exec::{Command, Outcome};
+pub use registry::Counts;
+pub use run::{Left, Run};
+pub use sandbox::Sandbox;
+pub use settings::Settings;

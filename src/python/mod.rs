@@ -1,1 +1,33 @@
-//! The Python face.
+//! The Python face: the native module `inspect_daytona._core`, and the only layer that knows pyo3.
+//!
+//! - [`runtime`]: the tokio runtime and operations that Python awaits
+//! - [`errors`]: which exception an [`Error`](crate::Error) becomes
+//! - [`provider`]: connection, run and sandbox, as the provider's Python class uses them
+//! - [`local`]: the embedded Daytona
+
+mod errors;
+mod local;
+mod provider;
+mod runtime;
+
+use pyo3::prelude::*;
+
+/// The native module of inspect-daytona. Its interface is private to the package and may change at any time.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::local::{LocalServer, serve, start_local};
+    #[pymodule_export]
+    use super::provider::{Provider, Run, Sandbox, connect};
+    #[pymodule_export]
+    use super::runtime::{Operation, shutdown};
+
+    use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // Python's logging decides what is shown; a second call, after a re-import, keeps the first logger
+        let _already_set = pyo3_log::try_init();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,2 +1,7 @@
-//! The shim program.
-fn main() {}
+//! The shim program; see the library's `shim` module.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inspect_daytona::shim::main()
+}

@@ -4,14 +4,46 @@
 //! goes by version numbers. What a level cannot promise stands in its [`Isolation`], is printed once, and is part of
 //! each sandbox's record. A weaker engine is never chosen silently.
 
+mod cgroup;
+mod connection;
+mod hierarchy;
+mod isolated;
+mod program;
+mod state;
+mod trial;
+
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use self::state::StateDirectory;
 use super::spec::SandboxSpec;
 use crate::error::Result;
+
+/// Which engine the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The strongest level of namespaces that works, or an error.
+    #[default]
+    Auto,
+    /// Plain processes, which a user must ask for.
+    Process,
+}
+
+/// Chooses an engine by making a sandbox with it, and removes what dead servers have left beside `state`.
+///
+/// Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// [`crate::ErrorKind::Unsupported`] where this machine does not let us isolate sandboxes: names the steps that
+/// failed, with the error numbers, what to enable, and the explicit choice of less.
+pub async fn choose(choice: EngineChoice, state: StateDirectory) -> Result<Arc<dyn Engine>> {
+    trial::choose(choice, state).await
+}
 
 /// How well sandboxes of an engine are separated from this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

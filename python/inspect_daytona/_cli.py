@@ -1,0 +1,55 @@
+"""The command `inspect-daytona`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="inspect-daytona", description="Daytona sandboxes for Inspect AI.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="run a local Daytona until Ctrl-C",
+        description="Runs a local Daytona for evals, the official SDK and anything else that speaks Daytona's API. "
+        "The first two lines of output are the settings that its clients need.",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", default=0, type=int, help="port to listen on; 0 takes a free one (default: 0)")
+    options = parser.parse_args(arguments)
+    return _serve(options.host, options.port)
+
+
+def _serve(host: str, port: int) -> int:
+    from inspect_ai._util.error import PrerequisiteError
+
+    from .errors import DaytonaError
+
+    if not 0 <= port <= 65535:
+        print(f"inspect-daytona: {port} is no port: it must be between 0 and 65535", file=sys.stderr)
+        return 2
+    try:
+        from ._session import _core, _settings
+
+        _core.serve(_settings(os.environ), host, port, _announce)
+    except (DaytonaError, PrerequisiteError) as ex:
+        print(f"inspect-daytona: {ex}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _announce(url: str, api_key: str, isolation: str, lost: list[str]) -> None:
+    print(f"export DAYTONA_API_URL={shlex.quote(url)}")
+    print(f"export DAYTONA_API_KEY={shlex.quote(api_key)}", flush=True)
+    print(f"Local Daytona is ready. Sandboxes are isolated by {isolation}. Ctrl-C ends it.", file=sys.stderr)
+    for sentence in lost:
+        print(f"Not promised here: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

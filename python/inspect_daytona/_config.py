@@ -1,0 +1,85 @@
+"""Configurations that Inspect hands over, as the text that the native module reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inspect_ai.util import ComposeConfig, SandboxEnvironmentConfigType
+from pydantic import BaseModel, ConfigDict
+
+from .errors import DaytonaConfigError
+
+
+class DaytonaConfig(BaseModel):
+    """The settings of `x-daytona`, for tasks that need no compose file.
+
+    Use it as `SandboxEnvironmentSpec("daytona", DaytonaConfig(snapshot="my-snapshot"))`. Every key that a compose file
+    may have under `x-daytona` is a field here, with the same units, defaults and checks; see the documentation of
+    the configuration. Unset fields keep their defaults.
+    """
+
+    # The native module knows the settings and names the nearest one to a misspelt one; a second list here would drift.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def __hash__(self) -> int:
+        # Inspect keeps configurations in sets, and settings may hold dicts, which have no hash
+        return hash(self.model_dump_json())
+
+
+def settings_json(
+    config: SandboxEnvironmentConfigType | None, directory: str, metadata: Mapping[str, Any] | None = None
+) -> str:
+    """The configuration as JSON for the native module.
+
+    Args:
+        config: As Inspect hands it over.
+        directory: The task's directory, where relative paths start.
+        metadata: The sample's metadata, for `SAMPLE_METADATA_*` in a compose file.
+
+    Raises:
+        DaytonaConfigError: If it is of a type that this provider does not know.
+    """
+    source: str | dict[str, Any]
+    match config:
+        case None:
+            source = "none"
+        case str():
+            source = {"path": config}
+        case ComposeConfig():
+            source = {"model": config.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        case DaytonaConfig():
+            source = {"settings": config.model_dump(mode="json", exclude_none=True)}
+        case _:
+            raise DaytonaConfigError(
+                f"a configuration of type {type(config).__name__} is not one for Daytona: use None, a path to a "
+                "Dockerfile or compose file, ComposeConfig or DaytonaConfig",
+                "invalid_config",
+            )
+    texts = {str(key): str(value) for key, value in (metadata or {}).items()}
+    return json.dumps({"source": source, "directory": str(Path(directory)), "metadata": texts})
+
+
+class Directories:
+    """Where the relative paths of a batch's configurations start.
+
+    Inspect calls `task_init` in the task's directory and `sample_init` in the directory that the eval was started in,
+    with the same text for the path of a sample's configuration.
+    """
+
+    def __init__(self) -> None:
+        self._by_config: dict[str, str] = {}
+
+    def remember(self, config: SandboxEnvironmentConfigType | None) -> str:
+        """Notes the current directory for `config`, and returns it."""
+        directory = os.getcwd()
+        if isinstance(config, str):
+            self._by_config[config] = directory
+        return directory
+
+    def of(self, config: SandboxEnvironmentConfigType | None) -> str:
+        """The directory of `config`; the current one where none was noted."""
+        return self._by_config.get(config, os.getcwd()) if isinstance(config, str) else os.getcwd()

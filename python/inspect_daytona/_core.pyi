@@ -1,0 +1,88 @@
+"""The native module. Its interface is private to this package and may change at any time.
+
+Functions that take `on_done` start an operation; `on_done(value, None)` or `on_done(None, exception)` is called once,
+from a thread of the module. The comment behind each names the value.
+"""
+
+from collections.abc import Callable
+
+from inspect_daytona._bridge import Callback
+
+__version__: str
+
+class Operation:
+    def abort(self) -> None: ...
+
+class Provider:
+    @property
+    def api_url(self) -> str: ...
+    @property
+    def isolation(self) -> str | None: ...
+    @property
+    def isolation_lost(self) -> list[str]: ...
+    def begin_run(self) -> Run: ...
+    def check(self, settings: str, on_done: Callback) -> Operation: ...  # list[str]: warnings
+    def find_sandboxes(
+        self, id_or_name: str | None, on_done: Callback
+    ) -> Operation: ...  # list[(id, name, state, created, run)]
+    def delete_sandboxes(self, ids: list[str], on_done: Callback) -> Operation: ...  # list[(id, reason)]: failures
+
+class Run:
+    @property
+    def id(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def deleted(self) -> int: ...
+    def belongs_to(self, provider: Provider) -> bool: ...
+    @staticmethod
+    def sandbox_name(task: str | None, sample: str | None) -> str: ...
+    def create(self, name: str, settings: str, on_done: Callback) -> Operation: ...  # Sandbox
+    def abandon(self, name: str) -> None: ...
+    def finish(self, cleanup: bool, on_done: Callback) -> Operation: ...  # list[(name, id | None, reason)]
+
+class Sandbox:
+    @property
+    def service(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    def connection_command(self) -> str | None: ...
+    def exec(
+        self,
+        argv: list[str],
+        input: bytes | None,
+        cwd: str | None,
+        env: dict[str, str],
+        user: str | None,
+        timeout: float | None,
+        output_limit: int,
+        on_done: Callback,
+    ) -> Operation: ...  # (returncode, stdout, stderr, timed_out)
+    def write_file(self, path: str, contents: bytes, on_done: Callback) -> Operation: ...  # None
+    def read_file(self, path: str, limit: int, on_done: Callback) -> Operation: ...  # bytes
+    def delete(self, on_done: Callback) -> Operation: ...  # None
+
+class LocalServer:
+    @property
+    def url(self) -> str: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def isolation(self) -> str: ...
+    @property
+    def isolation_lost(self) -> list[str]: ...
+    def shutdown(self, on_done: Callback) -> Operation: ...  # None
+
+def connect(environ: dict[str, str], on_done: Callback) -> Operation: ...  # Provider
+def start_local(
+    environ: dict[str, str], host: str | None, port: int | None, on_done: Callback
+) -> Operation: ...  # LocalServer
+def serve(
+    environ: dict[str, str],
+    host: str | None,
+    port: int | None,
+    on_ready: Callable[[str, str, str, list[str]], object],
+) -> None: ...
+def shutdown(seconds: float) -> None: ...

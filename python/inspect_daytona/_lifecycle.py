@@ -1,0 +1,90 @@
+"""What happens once per task: checks before anything is created, and the account of what is left at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from typing import cast
+
+import anyio
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_action
+
+from ._bridge import complete
+from ._config import settings_json
+from ._session import connect, current_batch
+from .errors import DaytonaError
+
+logger = logging.getLogger(__name__)
+
+# Waits of the native side for creations and deletes under way end before this.
+FINISH_SECONDS = 300
+
+
+async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
+    """Checks settings, key, server and configuration. Idempotent: Inspect calls it once per distinct configuration.
+
+    Raises:
+        PrerequisiteError: With the one sentence that the user needs.
+    """
+    batch = current_batch()
+    try:
+        settings = settings_json(config, batch.directories.remember(config))
+        provider = await connect()
+        with trace_action(logger, "Daytona check", provider.api_url):
+            warnings = cast("list[str]", await complete(partial(provider.check, settings)))
+    except DaytonaError as ex:
+        raise PrerequisiteError(str(ex)) from ex
+    for warning in warnings:
+        logger.warning(warning)
+    batch.run(provider)
+
+
+async def task_cleanup(cleanup: bool) -> None:
+    """Deletes what the batch's samples left behind; with `cleanup` false, says what is kept and how to delete it.
+
+    Idempotent: by the first call of a batch all of its samples have ended.
+    """
+    batch = current_batch()
+    rows: list[tuple[str, str | None, str]] = []
+    for run in batch.runs:
+        with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(logger, "Daytona finish", run.id):
+            rows += cast("list[tuple[str, str | None, str]]", await complete(partial(run.finish, cleanup)))
+    news = [row for row in rows if row[0] not in batch.reported]
+    batch.reported.update(name for name, _, _ in news)
+    if news and cleanup:
+        for name, id, reason in news:
+            logger.error(
+                "sandbox %s may still exist and cost money: %s. Delete it with: inspect sandbox cleanup daytona %s",
+                name,
+                reason,
+                id or name,
+            )
+    elif news:
+        _print_kept(news)
+
+
+def _print_kept(rows: list[tuple[str, str | None, str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title="Daytona Sandboxes (not yet cleaned up):",
+        box=box.SQUARE_DOUBLE_HEAD,
+        show_lines=True,
+        title_style="bold",
+        title_justify="left",
+    )
+    for column in ("Name", "ID", "Delete with"):
+        table.add_column(column)
+    for name, id, _ in rows:
+        table.add_row(name, id or "", f"inspect sandbox cleanup daytona {id or name}")
+    # with no display, standard output belongs to whoever reads it by machine
+    console = Console(file=sys.stderr if display_type() == "none" else sys.stdout)
+    console.print(table)
+    console.print(
+        "\nCleanup all sandboxes of all Inspect evals with: [blue]inspect sandbox cleanup daytona[/blue]. "
+        "Where the server supports it, a kept sandbox ends by itself after 24 hours.\n"
+    )

@@ -1,0 +1,73 @@
+"""A Daytona inside this process, for evals, tests and the official SDK."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from types import TracebackType
+from typing import cast
+
+from ._bridge import complete
+from ._session import _core, _settings
+
+
+class LocalServer:
+    """A local Daytona on a port of its own.
+
+    Use it as an async context manager, on asyncio or trio; every sandbox in it ends with the block::
+
+        async with LocalServer() as server:
+            os.environ["DAYTONA_API_URL"] = server.url
+            os.environ["DAYTONA_API_KEY"] = server.api_key
+
+    It isolates sandboxes as well as this machine allows (`isolation`). That protects the machine from accidents of the
+    code inside; it is no boundary against code that attacks the kernel.
+
+    Args:
+        host: Address to listen on; loopback by default.
+        port: Port; 0 takes a free one.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._host = host
+        self._port = port
+        self._server: _core.LocalServer | None = None
+
+    async def __aenter__(self) -> LocalServer:
+        start = partial(_core.start_local, _settings(os.environ), self._host, self._port)
+        self._server = cast(_core.LocalServer, await complete(start))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            await complete(self._running.shutdown)
+
+    @property
+    def _running(self) -> _core.LocalServer:
+        if self._server is None:
+            raise RuntimeError("the local Daytona is not started: use it in an 'async with' block")
+        return self._server
+
+    @property
+    def url(self) -> str:
+        """The API's URL, for `DAYTONA_API_URL`."""
+        return self._running.url
+
+    @property
+    def api_key(self) -> str:
+        """The key, for `DAYTONA_API_KEY`."""
+        return self._running.api_key
+
+    @property
+    def isolation(self) -> str:
+        """How sandboxes are isolated, for example `namespaces/root-idmap`."""
+        return self._running.isolation
+
+    @property
+    def isolation_lost(self) -> list[str]:
+        """What the isolation does not promise on this machine."""
+        return self._running.isolation_lost

@@ -1,0 +1,79 @@
+"""The native module, the process's connection to Daytona, and what one eval batch shares.
+
+Imported at the first lifecycle call, never when Inspect merely looks for providers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from ._bridge import complete
+from ._config import Directories
+
+try:
+    from . import _core
+except ImportError as ex:
+    from inspect_ai._util.error import PrerequisiteError
+
+    raise PrerequisiteError(
+        f"the native module of inspect-daytona cannot be loaded ({ex}). "
+        "Install a wheel for this Python and platform: pip install --force-reinstall inspect-daytona"
+    ) from ex
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Ends a Daytona inside this process, and every sandbox in it; what it may take is bounded, since Python waits for it.
+atexit.register(_core.shutdown, 20.0)
+
+
+async def connect() -> _core.Provider:
+    """The connection that the environment variables describe; one per process and settings.
+
+    `DAYTONA_API_URL=local` starts a Daytona inside this process, once.
+
+    Raises:
+        DaytonaConfigError: If a setting is missing or wrong.
+    """
+    return cast(_core.Provider, await complete(partial(_core.connect, _settings(os.environ))))
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that the native side reads; the others stay out of it."""
+    prefixes = ("DAYTONA_", "INSPECT_DAYTONA_")
+    return {name: value for name, value in environ.items() if name.startswith(prefixes)}
+
+
+class Batch:
+    """What all tasks and samples of one eval batch share."""
+
+    def __init__(self) -> None:
+        self.runs: list[_core.Run] = []
+        """One, or several if the environment's settings changed meanwhile; none is forgotten."""
+        self.reported: set[str] = set()
+        """Names of sandboxes that the user was told of."""
+        self.directories = Directories()
+
+    def run(self, provider: _core.Provider) -> _core.Run:
+        """The batch's run on `provider`; begins with the first task or sandbox."""
+        for run in self.runs:
+            if run.belongs_to(provider):
+                return run
+        self.runs.append(provider.begin_run())
+        return self.runs[-1]
+
+
+_ownerless = Batch()
+
+
+def current_batch() -> Batch:
+    """The batch of the eval under way; one for the whole process where Inspect owns none (direct use, older Inspect)."""
+    try:
+        from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_state
+    except ImportError:
+        return _ownerless
+    state = sandbox_lifecycle_state()
+    return _ownerless if state is None else state.get(Batch)

@@ -1,0 +1,255 @@
+//! A whole compose file: which services run, which is the default, and `x-daytona` laid over them.
+
+use super::extension::{self, XDaytona};
+use super::keys::TOP;
+use super::model;
+use super::node::{Entry, Mapping, Node, Value};
+use super::plan::{ComposeProject, ImageSource, Network, Plan, Resources, SandboxPlan, Service};
+use super::problem::{Problem, Read};
+use super::reading::{Reading, unknown_key};
+use super::service::{self, Surroundings, is_marked_default};
+
+/// Reads an interpolated compose file.
+pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
+    let top = match &root.value {
+        Value::Mapping(mapping) => mapping,
+        Value::Null => return Err(root.problem("the file is empty")),
+        _ => return Err(root.problem("a compose file must be a mapping with `services`")),
+    };
+    check_extensions(&mut reading, top)?;
+    let Some(services_node) = top.get("services") else {
+        reading.check_keys(top, TOP, "")?;
+        return Err(root.problem("a compose file needs `services`"));
+    };
+    let services = services_node.mapping("services")?;
+    let active = active(&reading, services)?;
+    reading.multi = active.len() > 1;
+    reading.check_keys(top, TOP, "")?;
+    let settings = match top.get("x-daytona") {
+        Some(node) => extension::read(node)?,
+        None => XDaytona::default(),
+    };
+    for label in ["created_by", "inspect_run_id"] {
+        if settings.labels.contains_key(label)
+            && let Some(entry) = top.entry("x-daytona")
+        {
+            reading.warn(&entry.place, format!("the label `{label}` has no effect: the provider sets it"));
+        }
+    }
+    let section = |key: &str| top.get(key).map(|node| node.mapping(key)).transpose();
+    let around = Surroundings { services, networks: section("networks")?, volumes: section("volumes")? };
+    let mut local = Vec::new();
+    let mut read = Vec::new();
+    for entry in &active {
+        read.push(service::read(&mut reading, entry, around, &mut local)?);
+    }
+    match (active.as_slice(), read.len()) {
+        ([], _) => Err(services_node.problem("no service is to run")),
+        ([entry], 1) => {
+            let service = read.swap_remove(0);
+            let service = single(&mut reading, service, entry, &settings)?;
+            let warnings = reading.into_warnings();
+            Ok(Plan::Single(Box::new(SandboxPlan { service, settings, warnings })))
+        }
+        _ => {
+            check_multi(&mut reading, top, &active, &read, &settings)?;
+            let says_memory = |service: &Service| service.resources.memory.is_some();
+            if settings.resources.memory.is_none()
+                && settings.snapshot.is_none()
+                && !read.iter().any(says_memory)
+            {
+                reading.warn(
+                    &services_node.place,
+                    "no service says how much memory it needs, so the sandbox for all of them has 1 GiB: set `mem_limit` \
+                     or `x-daytona.resources.memory`",
+                );
+            }
+            let default = default_service(&active)?;
+            let resources = overlay(total(&read), &settings.resources);
+            Ok(Plan::Multi(Box::new(ComposeProject {
+                directory: reading.directory.to_path_buf(),
+                model: model::render(top, &active, &read),
+                default,
+                local_paths: local,
+                environment: settings.env_vars.clone(),
+                snapshot: settings.snapshot.clone().unwrap_or_else(|| snapshot_name(&resources)),
+                snapshot_is_given: settings.snapshot.is_some(),
+                resources,
+                services: read,
+                settings,
+                warnings: reading.into_warnings(),
+            })))
+        }
+    }
+}
+
+/// A misspelt `x-daytona` would lose every setting without a word.
+fn check_extensions(reading: &mut Reading<'_>, top: &Mapping) -> Read<()> {
+    for entry in top.iter().filter(|entry| entry.key.starts_with("x-") && entry.key != "x-daytona") {
+        if super::suggest::nearest(&entry.key, ["x-daytona"]).is_some() {
+            return Err(unknown_key(&entry.key, &entry.place, "", ["x-daytona"]));
+        }
+        if entry.key == "x-inspect_k8s_sandbox" && !entry.value.is_void() {
+            reading.warn(
+                &entry.place,
+                "`x-inspect_k8s_sandbox` has no effect here: use `x-daytona.domain_allow_list` for `allow_domains`",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The services that run: those without profiles, and those with an active one.
+fn active<'a>(reading: &Reading<'_>, services: &'a Mapping) -> Read<Vec<&'a Entry>> {
+    let wanted = (reading.lookup)("COMPOSE_PROFILES").unwrap_or_default();
+    let wanted: Vec<&str> = wanted.split(',').map(str::trim).collect();
+    let mut active = Vec::new();
+    for entry in services.iter() {
+        let profiles = match entry.value.mapping(&entry.key)?.get("profiles") {
+            Some(node) => node.texts("profiles")?,
+            None => Vec::new(),
+        };
+        let runs = |profile: &String| wanted.contains(&"*") || wanted.contains(&profile.as_str());
+        if profiles.is_empty() || profiles.iter().any(runs) {
+            active.push(entry);
+        }
+    }
+    Ok(active)
+}
+
+/// `x-default: true`, or else `default` or `main`, or else the first.
+fn default_service(active: &[&Entry]) -> Read<String> {
+    let mut marked: Option<&Entry> = None;
+    for entry in active {
+        if is_marked_default(entry.value.mapping(&entry.key)?)? {
+            if let Some(other) = marked {
+                let message =
+                    format!("`{}` and `{}` are both marked with x-default: true", other.key, entry.key);
+                return Err(Problem::at(&entry.place, message));
+            }
+            marked = Some(entry);
+        }
+    }
+    let named = |name: &str| active.iter().find(|entry| entry.key == name).copied();
+    let chosen = marked.or_else(|| named("default")).or_else(|| named("main")).or(active.first().copied());
+    Ok(chosen.map(|entry| entry.key.clone()).unwrap_or_default())
+}
+
+/// Lays `x-daytona` over the only service.
+fn single(
+    reading: &mut Reading<'_>,
+    mut service: Service,
+    entry: &Entry,
+    settings: &XDaytona,
+) -> Read<Service> {
+    is_marked_default(entry.value.mapping(&entry.key)?)?;
+    if let Some(snapshot) = &settings.snapshot {
+        if service.resources != Resources::default() {
+            reading
+                .warn(&entry.place, "resources of the service have no effect: the snapshot brings its own");
+            service.resources = Resources::default();
+        }
+        service.image = ImageSource::Snapshot(snapshot.clone());
+    } else if service.image == ImageSource::Default {
+        return Err(Problem::at(
+            &entry.place,
+            format!("the service `{}` needs `image` or `build`", entry.key),
+        ));
+    }
+    Ok(laid_over(service, settings))
+}
+
+/// The sandbox of `x-daytona` settings that stand alone, without a compose file.
+pub(crate) fn alone(settings: XDaytona) -> SandboxPlan {
+    let image = settings.snapshot.clone().map_or(ImageSource::Default, ImageSource::Snapshot);
+    let service = Service { name: "default".to_owned(), image, ..Service::default() };
+    SandboxPlan { service: laid_over(service, &settings), settings, warnings: Vec::new() }
+}
+
+/// `service` with the settings that win over it.
+fn laid_over(mut service: Service, settings: &XDaytona) -> Service {
+    service.resources = overlay(service.resources, &settings.resources);
+    service.environment.extend(settings.env_vars.clone());
+    if let Some(user) = &settings.os_user {
+        service.user = Some(user.clone());
+    }
+    service.network = match settings.network_block_all {
+        Some(true) => Network::Blocked,
+        _ if !settings.network_allow_list.is_empty() => {
+            Network::AllowCidrs(settings.network_allow_list.clone())
+        }
+        _ if !settings.domain_allow_list.is_empty() => {
+            Network::AllowDomains(settings.domain_allow_list.clone())
+        }
+        Some(false) => Network::Default,
+        None => service.network,
+    };
+    service
+}
+
+/// What cannot be applied to a sandbox that runs several services.
+fn check_multi(
+    reading: &mut Reading<'_>,
+    top: &Mapping,
+    active: &[&Entry],
+    services: &[Service],
+    settings: &XDaytona,
+) -> Read<()> {
+    for (entry, service) in active.iter().zip(services) {
+        // A remote build context leaves no image in the plan, since Compose fetches it.
+        let builds = entry.value.mapping(&entry.key)?.get("build").is_some();
+        if service.image == ImageSource::Default && !builds {
+            return Err(Problem::at(
+                &entry.place,
+                format!("the service `{}` needs `image` or `build`", entry.key),
+            ));
+        }
+    }
+    let Some(node) = top.get("x-daytona") else { return Ok(()) };
+    let setting = node.mapping("x-daytona")?;
+    if let Some(entry) =
+        setting.entry("network_block_all").filter(|_| settings.network_block_all == Some(true))
+    {
+        return Err(Problem::at(
+            &entry.place,
+            "`network_block_all` would keep several services from being pulled",
+        )
+        .hint("Give each service `network_mode: none`, or networks that are `internal: true`"));
+    }
+    if let Some(entry) = setting.entry("os_user").filter(|_| settings.os_user.is_some()) {
+        reading.warn(&entry.place, "`os_user` has no effect on several services: give each its `user`");
+    }
+    Ok(())
+}
+
+/// The sum of all services, plus one core and 1 GiB for the Docker daemon.
+fn total(services: &[Service]) -> Resources {
+    let sum = |part: fn(&Resources) -> Option<u32>| {
+        services.iter().filter_map(|service| part(&service.resources)).fold(0_u32, u32::saturating_add)
+    };
+    let gpu = sum(|resources| resources.gpu);
+    Resources {
+        cpu: Some(sum(|resources| resources.cpu).saturating_add(1)),
+        memory: Some(sum(|resources| resources.memory).saturating_add(1)),
+        disk: None,
+        gpu: (gpu > 0).then_some(gpu),
+        gpu_types: Vec::new(),
+    }
+}
+
+/// `over` where it says something, else `under`.
+fn overlay(under: Resources, over: &Resources) -> Resources {
+    Resources {
+        cpu: over.cpu.or(under.cpu),
+        memory: over.memory.or(under.memory),
+        disk: over.disk.or(under.disk),
+        gpu: over.gpu.or(under.gpu),
+        gpu_types: if over.gpu_types.is_empty() { under.gpu_types } else { over.gpu_types.clone() },
+    }
+}
+
+/// The name of the snapshot that sandboxes with these resources share.
+fn snapshot_name(resources: &Resources) -> String {
+    let part = |value: Option<u32>| value.unwrap_or(0);
+    format!("inspect-dind-{}cpu-{}gb-{}gpu", part(resources.cpu), part(resources.memory), part(resources.gpu))
+}

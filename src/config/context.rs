@@ -1,0 +1,287 @@
+//! Build contexts: the files that a build needs, and the hash under which the platform keeps them.
+
+use std::path::{Path, PathBuf};
+
+use md5::{Digest, Md5};
+use serde::Serialize;
+
+use super::dockerfile::{ContextUse, Dockerfile};
+use super::dockerignore::DockerIgnore;
+use super::files::{FileKind, Files, normalize};
+use super::pattern::Pattern;
+use super::plan::{Build, DockerfileSource};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How deep directories may nest; a loop of mounts would end here.
+const DEEPEST: usize = 128;
+/// The most entries; a context with more is a mistake (a home directory, a data set).
+const MOST_ENTRIES: usize = 200_000;
+
+/// What a build needs: a Dockerfile that stands alone, and files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BuildContext {
+    /// The Dockerfile, with build arguments and target written into it.
+    pub dockerfile: String,
+    /// The files and empty directories to send, in the order in which they are hashed; none where the Dockerfile reads
+    /// nothing.
+    pub entries: Vec<ContextEntry>,
+    /// The hash of the entries; none where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// Build arguments that the Dockerfile does not take.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused_args: Vec<String>,
+    /// Links to directories, which the platform cannot keep and which are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped_links: Vec<String>,
+}
+
+/// A file or an empty directory of a context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ContextEntry {
+    /// Its path in the archive, relative, with slashes.
+    pub path: String,
+    /// Where it is.
+    pub source: PathBuf,
+    /// Whether it is an empty directory.
+    pub directory: bool,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+}
+
+impl BuildContext {
+    /// Reads the Dockerfile, `.dockerignore` and the context's directories, and hashes what is to be sent.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where a file cannot be read, a pattern is malformed, or the target does not exist.
+    pub fn read(build: &Build, files: &dyn Files) -> Result<Self> {
+        let text = match &build.dockerfile {
+            DockerfileSource::Inline(text) => text.clone(),
+            DockerfileSource::Path(path) => read_text(path, files)?,
+        };
+        let parsed = Dockerfile::parse(text);
+        let dockerfile = parsed.specialize(&build.args, build.target.as_deref())?;
+        let unused_args = parsed.unused(&build.args).into_iter().map(str::to_owned).collect();
+        let mut context =
+            Self { dockerfile, entries: Vec::new(), hash: None, unused_args, skipped_links: Vec::new() };
+        let sources = match Dockerfile::parse(context.dockerfile.clone()).context_use(&build.args) {
+            ContextUse::Nothing => return Ok(context),
+            ContextUse::All => None,
+            ContextUse::Some(paths) => {
+                let patterns = paths.iter().map(|path| Pattern::parse(path)).collect::<Option<Vec<_>>>();
+                // What is no pattern is not understood, so everything is sent and the builder refuses it.
+                patterns
+            }
+        };
+        let mut walk = Walk { files, ignore: ignore_file(build, files)?, sources, context: &mut context };
+        walk.directory(&build.context, "", 0)?;
+        context.hash = Some(hash(".", &context.entries, files)?);
+        Ok(context)
+    }
+}
+
+/// The platform's hash of a context: MD5 over its path in the archive, then each file's path and bytes, and the path of
+/// each empty directory. `entries` come in that order: a directory's files before its directories, both sorted.
+///
+/// Executable files add a mark, since the platform keeps permissions but its own hash does not see them; hashes of
+/// contexts without any are those of the platform's SDK.
+///
+/// # Errors
+/// `InvalidConfig` where a file cannot be read.
+pub fn hash(archive_path: &str, entries: &[ContextEntry], files: &dyn Files) -> Result<String> {
+    let mut hash = Md5::new();
+    hash.update(archive_path);
+    for entry in entries {
+        hash.update(&entry.path);
+        if !entry.directory {
+            hash.update(files.read(&entry.source).map_err(|error| unreadable(&entry.source, error))?);
+        }
+        if entry.executable {
+            hash.update("\0executable");
+        }
+    }
+    Ok(hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        use std::fmt::Write;
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+struct Walk<'a> {
+    files: &'a dyn Files,
+    ignore: DockerIgnore,
+    /// What the Dockerfile reads; everything where absent.
+    sources: Option<Vec<Pattern>>,
+    context: &'a mut BuildContext,
+}
+
+impl Walk<'_> {
+    /// Adds what is below a directory; `path` is empty for the context itself. Returns whether anything was added.
+    fn directory(&mut self, directory: &Path, path: &str, depth: usize) -> Result<bool> {
+        if depth > DEEPEST {
+            return Err(invalid(format!("{} is nested too deep for a build context", directory.display())));
+        }
+        let before = self.context.entries.len();
+        let mut directories = Vec::new();
+        for name in self.files.list(directory).map_err(|error| unreadable(directory, error))? {
+            let source = directory.join(&name);
+            let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+            let kind = self.files.kind(&source).map_err(|error| unreadable(&source, error));
+            let excluded = self.ignore.excludes(&path);
+            match kind {
+                Ok(FileKind::Directory) if !excluded || self.ignore.takes_back() => {
+                    directories.push((source, path, excluded));
+                }
+                Ok(FileKind::LinkToDirectory) if !excluded && self.is_read(&path) => {
+                    self.context.skipped_links.push(path);
+                }
+                Ok(FileKind::File { executable }) if !excluded && self.is_read(&path) => {
+                    self.add(ContextEntry { path, source, directory: false, executable })?;
+                }
+                Err(error) if !excluded && self.is_read(&path) => return Err(error),
+                _ => {}
+            }
+        }
+        for (source, path, excluded) in directories {
+            let added = self.directory(&source, &path, depth + 1)?;
+            if !added && !excluded && self.is_read(&path) {
+                self.add(ContextEntry { path, source, directory: true, executable: false })?;
+            }
+        }
+        Ok(self.context.entries.len() > before)
+    }
+
+    fn add(&mut self, entry: ContextEntry) -> Result<()> {
+        // The platform puts the Dockerfile of the build there.
+        if entry.path == "Dockerfile" {
+            return Ok(());
+        }
+        if self.context.entries.len() >= MOST_ENTRIES {
+            return Err(invalid(format!("the build context has more than {MOST_ENTRIES} files"))
+                .with_hint("Name what is not needed in .dockerignore"));
+        }
+        self.context.entries.push(entry);
+        Ok(())
+    }
+
+    fn is_read(&self, path: &str) -> bool {
+        match &self.sources {
+            None => true,
+            Some(patterns) => patterns.iter().any(|pattern| pattern.matches_within(path)),
+        }
+    }
+}
+
+/// The ignore file of the Dockerfile, or else that of the context.
+fn ignore_file(build: &Build, files: &dyn Files) -> Result<DockerIgnore> {
+    let mut candidates = vec![build.context.join(".dockerignore")];
+    if let DockerfileSource::Path(path) = &build.dockerfile {
+        let mut name = path.clone().into_os_string();
+        name.push(".dockerignore");
+        candidates.insert(0, PathBuf::from(name));
+    }
+    for path in candidates {
+        if matches!(files.kind(&path), Ok(FileKind::File { .. })) {
+            return DockerIgnore::parse(&read_text(&path, files)?).map_err(|(line, pattern)| {
+                invalid(format!("{}:{line}:1: `{pattern}` is not a pattern", path.display()))
+            });
+        }
+    }
+    Ok(DockerIgnore::default())
+}
+
+fn read_text(path: &Path, files: &dyn Files) -> Result<String> {
+    let bytes = files.read(path).map_err(|error| unreadable(path, error))?;
+    String::from_utf8(bytes).map_err(|_| invalid(format!("{} is not UTF-8", normalize(path).display())))
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    invalid(format!("{} cannot be read: {error}", path.display())).with_source(error)
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MemoryFiles;
+
+    fn read(dockerfile: &str, files: &MemoryFiles) -> BuildContext {
+        let build = Build {
+            context: "/c".into(),
+            dockerfile: DockerfileSource::Inline(dockerfile.to_owned()),
+            args: std::collections::BTreeMap::new(),
+            target: None,
+            no_cache: false,
+            pull: false,
+        };
+        BuildContext::read(&build, files).unwrap()
+    }
+
+    fn paths(context: &BuildContext) -> Vec<&str> {
+        context.entries.iter().map(|entry| entry.path.as_str()).collect()
+    }
+
+    /// The directory of the second vector: `s.py`, `sub/t.py` and the empty `sub/empty`.
+    fn tree() -> MemoryFiles {
+        MemoryFiles::default()
+            .with("/c/a.txt", "A\n")
+            .with("/c/src/s.py", "S\n")
+            .with("/c/src/sub/t.py", "T\n")
+            .with_directory("/c/src/sub/empty")
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_platforms_sdk() {
+        let files = tree();
+        let file = ContextEntry {
+            path: String::new(),
+            source: "/c/a.txt".into(),
+            directory: false,
+            executable: false,
+        };
+        let of_file = hash("a.txt", std::slice::from_ref(&file), &files).unwrap();
+        assert_eq!(of_file, "96a9e13916cf4d946275628662c8137b");
+        let mut whole = read("FROM a\nCOPY src /x\n", &files);
+        for entry in &mut whole.entries {
+            entry.path = entry.path.strip_prefix("src/").unwrap().to_owned();
+        }
+        assert_eq!(hash("src", &whole.entries, &files).unwrap(), "15be420006d554d94829716118f690b7");
+        let executable = ContextEntry { executable: true, ..file };
+        assert_ne!(hash("a.txt", &[executable], &files).unwrap(), of_file);
+    }
+
+    #[test]
+    fn only_what_the_dockerfile_reads_is_sent() {
+        assert_eq!(paths(&read("FROM a\nCOPY *.txt src/sub /x/\n", &tree())), {
+            ["a.txt", "src/sub/t.py", "src/sub/empty"]
+        });
+        assert!(read("FROM a\nRUN ls\n", &tree()).hash.is_none());
+    }
+
+    #[test]
+    fn ignored_files_stay_and_the_dockerfile_is_the_platforms() {
+        let files = tree()
+            .with("/c/.dockerignore", "src\n!src/sub/t.py\n.dockerignore\n")
+            .with("/c/Dockerfile", "FROM a\n");
+        assert_eq!(paths(&read("FROM a\nCOPY . /x\n", &files)), ["a.txt", "src/sub/t.py"]);
+    }
+
+    #[test]
+    fn a_malformed_pattern_names_file_and_line() {
+        let files = tree().with("/c/.dockerignore", "ok\n[\n");
+        let build = Build {
+            context: "/c".into(),
+            dockerfile: DockerfileSource::Inline("FROM a\nCOPY . /x\n".to_owned()),
+            args: std::collections::BTreeMap::new(),
+            target: None,
+            no_cache: false,
+            pull: false,
+        };
+        let error = BuildContext::read(&build, &files).unwrap_err().to_string();
+        assert_eq!(error, "/c/.dockerignore:2:1: `[` is not a pattern");
+    }
+}

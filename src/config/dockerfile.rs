@@ -1,0 +1,363 @@
+//! Dockerfiles: their instructions, what they read from the context, and build arguments and targets written into them.
+//!
+//! The platform builds a text and a context, and has no fields for arguments and targets, so
+//! [`Dockerfile::specialize`] writes both into the text.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::dockerfile_lines::{Instruction, instructions};
+use super::interpolate::Template;
+use super::problem::Place;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A parsed Dockerfile.
+#[derive(Clone, Debug)]
+pub struct Dockerfile {
+    text: String,
+    escape: char,
+    instructions: Vec<Instruction>,
+}
+
+/// What a Dockerfile reads from its context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextUse {
+    /// Nothing: the context need not be sent.
+    Nothing,
+    /// These paths and glob patterns, relative to the context.
+    Some(BTreeSet<String>),
+    /// It cannot be told, or is everything.
+    All,
+}
+
+impl Dockerfile {
+    /// Parses a Dockerfile. Anything parses; what is no instruction is left to the builder to refuse.
+    pub fn parse(text: impl Into<String>) -> Self {
+        let text = text.into().replace("\r\n", "\n");
+        let (escape, instructions) = instructions(&text);
+        Self { text, escape, instructions }
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What `COPY`, `ADD` and `RUN --mount` read from the context. Variables are known from `ARG`, `ENV` and `args`.
+    pub fn context_use(&self, args: &BTreeMap<String, String>) -> ContextUse {
+        let mut paths = BTreeSet::new();
+        let mut variables = Variables::default();
+        for instruction in &self.instructions {
+            variables.follow(instruction, args);
+            let sources = match instruction.keyword.as_str() {
+                "COPY" | "ADD" => copied(instruction),
+                "RUN" => mounted(instruction),
+                _ => continue,
+            };
+            for source in sources {
+                let Some(source) = variables.expand(&source) else { return ContextUse::All };
+                if is_remote(&source) {
+                    continue;
+                }
+                match within_context(&source).as_str() {
+                    "" => return ContextUse::All,
+                    path => paths.insert(path.to_owned()),
+                };
+            }
+        }
+        if paths.is_empty() { ContextUse::Nothing } else { ContextUse::Some(paths) }
+    }
+
+    /// The text with the values of build arguments written into `ARG`, and without the stages after `target`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where there is no such stage, or a value cannot be written into a Dockerfile.
+    pub fn specialize(&self, args: &BTreeMap<String, String>, target: Option<&str>) -> Result<String> {
+        let end = match target {
+            Some(target) => self.end_of_stage(target)?,
+            None => self.text.len(),
+        };
+        let mut out = String::new();
+        let mut written = 0;
+        for instruction in self.instructions.iter().filter(|instruction| instruction.range.start < end) {
+            if instruction.keyword != "ARG" {
+                continue;
+            }
+            let mut changed = false;
+            let mut words = Vec::new();
+            for word in &instruction.words {
+                let name = word.split('=').next().unwrap_or_default();
+                match args.get(name) {
+                    Some(value) => {
+                        changed = true;
+                        words.push(format!("{name}={}", self.quote(name, value)?));
+                    }
+                    None => words.push(word.clone()),
+                }
+            }
+            if changed {
+                out.push_str(&self.text[written..instruction.range.start]);
+                out.push_str("ARG ");
+                out.push_str(&words.join(" "));
+                written = instruction.range.end;
+            }
+        }
+        out.push_str(&self.text[written..end]);
+        Ok(out)
+    }
+
+    /// The build arguments that no `ARG` takes, so that they have no effect.
+    pub fn unused<'a>(&self, args: &'a BTreeMap<String, String>) -> Vec<&'a str> {
+        let taken = |name: &str| {
+            let takes = |word: &String| word.split('=').next() == Some(name);
+            self.instructions.iter().any(|i| i.keyword == "ARG" && i.words.iter().any(takes))
+        };
+        args.keys().map(String::as_str).filter(|name| !taken(name)).collect()
+    }
+
+    /// Where the stage ends: a stage's name, or its number from 0.
+    fn end_of_stage(&self, target: &str) -> Result<usize> {
+        let stages: Vec<&Instruction> = self.instructions.iter().filter(|i| i.keyword == "FROM").collect();
+        let is_target = |stage: &&Instruction| match stage.words.as_slice() {
+            [.., keyword, name] => keyword.eq_ignore_ascii_case("as") && name.eq_ignore_ascii_case(target),
+            _ => false,
+        };
+        let position = stages.iter().position(is_target);
+        let number = target.parse::<usize>().ok().filter(|number| *number < stages.len());
+        let Some(index) = position.or(number) else {
+            let message = format!("the Dockerfile has no stage `{target}`");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        };
+        Ok(stages.get(index + 1).map_or(self.text.len(), |next| next.range.start))
+    }
+
+    fn quote(&self, name: &str, value: &str) -> Result<String> {
+        if value.contains(['\n', '\r', '\0']) {
+            let message = format!("the build argument `{name}` spans lines, which a Dockerfile cannot hold");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let mut quoted = String::from("\"");
+        for character in value.chars() {
+            if matches!(character, '"' | '$') || character == self.escape {
+                quoted.push(self.escape);
+            }
+            quoted.push(character);
+        }
+        quoted.push('"');
+        Ok(quoted)
+    }
+}
+
+/// Sources of `COPY` and `ADD`: all words but flags and the last; none with `--from`, and no here-documents.
+fn copied(instruction: &Instruction) -> Vec<String> {
+    if instruction.flags.iter().any(|flag| flag.starts_with("--from=")) {
+        return Vec::new();
+    }
+    let words = match instruction.json() {
+        Some(words) => words,
+        None => instruction.words.clone(),
+    };
+    let sources = &words[..words.len().saturating_sub(1)];
+    sources.iter().filter(|word| !word.starts_with("<<")).map(|word| word.replace(['"', '\''], "")).collect()
+}
+
+/// Sources of bind mounts from the context. `bind` is the default type, and the whole context the default source.
+fn mounted(instruction: &Instruction) -> Vec<String> {
+    let mut sources = Vec::new();
+    for mount in instruction.flags.iter().filter_map(|flag| flag.strip_prefix("--mount=")) {
+        let options: BTreeMap<&str, &str> =
+            mount.split(',').filter_map(|option| option.split_once('=')).collect();
+        let binds = options.get("type").is_none_or(|kind| *kind == "bind");
+        if binds && !options.contains_key("from") {
+            let source = options.get("source").or_else(|| options.get("src"));
+            sources.push(source.copied().unwrap_or(".").to_owned());
+        }
+    }
+    sources
+}
+
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"]
+        .iter()
+        .any(|scheme| source.starts_with(scheme))
+}
+
+/// The path relative to the context. The builder takes an absolute one from the context's root and cannot climb above.
+fn within_context(source: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    parts.join("/")
+}
+
+/// The variables in scope: `ARG` before the first `FROM` reaches a stage only where it is declared again.
+#[derive(Debug, Default)]
+struct Variables {
+    global: BTreeMap<String, String>,
+    stage: BTreeMap<String, String>,
+    in_stage: bool,
+}
+
+impl Variables {
+    fn follow(&mut self, instruction: &Instruction, args: &BTreeMap<String, String>) {
+        match instruction.keyword.as_str() {
+            "FROM" => {
+                self.in_stage = true;
+                self.stage.clear();
+            }
+            "ARG" => {
+                for word in &instruction.words {
+                    let (name, default) = match word.split_once('=') {
+                        Some((name, default)) => (name, Some(default.replace(['"', '\''], ""))),
+                        None => (word.as_str(), None),
+                    };
+                    let default = default.and_then(|default| self.expand(&default));
+                    let value =
+                        args.get(name).cloned().or(default).or_else(|| self.global.get(name).cloned());
+                    let scope = if self.in_stage { &mut self.stage } else { &mut self.global };
+                    if let Some(value) = value {
+                        scope.insert(name.to_owned(), value);
+                    }
+                }
+            }
+            "ENV" => {
+                for word in &instruction.words {
+                    if let Some((name, value)) = word.split_once('=') {
+                        match self.expand(&value.replace(['"', '\''], "")) {
+                            Some(value) => self.stage.insert(name.to_owned(), value),
+                            None => self.stage.remove(name),
+                        };
+                    } else if let [name, value] = instruction.words.as_slice() {
+                        self.stage.insert(name.clone(), value.clone());
+                        break;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The text with variables put in; nothing where one is not known.
+    fn expand(&self, text: &str) -> Option<String> {
+        if !text.contains('$') {
+            return Some(text.to_owned());
+        }
+        let place = Place::Model("".into());
+        let mut unknown = false;
+        let lookup = |name: &str| self.stage.get(name).cloned();
+        let expanded =
+            Template::parse(text, &place).ok()?.render(&lookup, &mut |_| unknown = true, &place).ok()?;
+        (!unknown && !text.contains('\\')).then_some(expanded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uses(text: &str) -> ContextUse {
+        Dockerfile::parse(text).context_use(&BTreeMap::new())
+    }
+
+    fn some(paths: &[&str]) -> ContextUse {
+        ContextUse::Some(paths.iter().map(|path| (*path).to_owned()).collect())
+    }
+
+    fn args(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn sources_are_found_in_every_form() {
+        for (line, paths) in [
+            ("COPY a.txt b/ /dst/", vec!["a.txt", "b"]),
+            ("copy --chown=1:1 --link  a /dst", vec!["a"]),
+            ("ADD [\"with space\", \"b\", \"/dst\"]", vec!["b", "with space"]),
+            ("COPY \\\n  # a comment\n\n  a \\  \n  b /dst", vec!["a", "b"]),
+            ("COPY ./a/../b /x", vec!["b"]),
+            ("COPY /abs/p ../up.txt /x", vec!["abs/p", "up.txt"]),
+            ("COPY *.t?t [a-c]* /x/", vec!["*.t?t", "[a-c]*"]),
+            ("ADD https://example.org/x git@github.com:a/b a /x", vec!["a"]),
+            ("RUN --mount=type=bind,source=pkg,target=/pkg --mount=type=cache,target=/c make", vec!["pkg"]),
+            ("COPY <<EOF a /dst/\nCOPY not_this /x\nEOF\nCOPY b /x", vec!["a", "b"]),
+            ("RUN <<-'ONE' cat <<TWO\nCOPY x /\n\tONE\nCOPY y /\nTWO\nCOPY b /x", vec!["b"]),
+        ] {
+            assert_eq!(uses(&format!("FROM a\n{line}\n")), some(&paths), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_reads_nothing_of_this_context_needs_none() {
+        for line in [
+            "COPY --from=base /a /b",
+            "ONBUILD COPY a /b",
+            "# COPY a /b",
+            "RUN echo COPY a /b",
+            "RUN --mount=type=bind,from=base,target=/x ls",
+            "RUN --mount=type=secret,id=x ls",
+            "COPY <<EOF /etc/x\nCOPY a /b\nEOF",
+            "RUN echo \\\nCOPY a /b",
+        ] {
+            assert_eq!(uses(&format!("FROM a AS base\n{line}\n")), ContextUse::Nothing, "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_is_read_where_it_cannot_be_told() {
+        for line in
+            ["COPY . /app", "COPY ./ /app", "COPY $UNKNOWN /app", "ADD \"\" /x", "RUN --mount=target=/x ls"]
+        {
+            assert_eq!(uses(&format!("FROM a\n{line}\n")), ContextUse::All, "{line}");
+        }
+    }
+
+    #[test]
+    fn variables_follow_arg_env_and_scope() {
+        let text = "ARG G=g\nARG H=h\nFROM a\nARG G\nENV E=$G/e O old\nCOPY ${G} $E ${X:-x} /d/\nFROM b\nCOPY $G /d\n";
+        assert_eq!(uses(text), ContextUse::All, "G is out of scope in the second stage");
+        let first = &text[..text.find("FROM b").unwrap()];
+        assert_eq!(uses(first), some(&["g", "g/e", "x"]));
+        let given = Dockerfile::parse(first).context_use(&args(&[("G", "given")]));
+        assert_eq!(given, some(&["given", "given/e", "x"]));
+    }
+
+    #[test]
+    fn the_escape_directive_is_followed() {
+        assert_eq!(uses("# syntax=x\n# escape=`\nFROM a\nCOPY `\n a\\b /x\n"), some(&["a\\b"]));
+        assert_eq!(
+            uses("# a comment ends directives\n# escape=`\nFROM a\nCOPY a \\\n b /x\n"),
+            some(&["a", "b"])
+        );
+    }
+
+    #[test]
+    fn arguments_are_written_into_the_text() {
+        let text = "ARG TAG=1\nFROM a:$TAG\nARG A B=\"b c\" \\\n  C\nRUN echo ARG A\n";
+        let given = args(&[("A", "x $y \"z\""), ("TAG", "2"), ("C", ""), ("UNUSED", "1")]);
+        let dockerfile = Dockerfile::parse(text);
+        assert_eq!(
+            dockerfile.specialize(&given, None).unwrap(),
+            "ARG TAG=\"2\"\nFROM a:$TAG\nARG A=\"x \\$y \\\"z\\\"\" B=\"b c\" C=\"\"\nRUN echo ARG A\n"
+        );
+        assert_eq!(dockerfile.unused(&given), ["UNUSED"]);
+        assert!(dockerfile.specialize(&args(&[("A", "1\n2")]), None).is_err());
+        assert_eq!(dockerfile.specialize(&BTreeMap::new(), None).unwrap(), text);
+    }
+
+    #[test]
+    fn a_target_drops_the_stages_after_it() {
+        let text = "FROM a AS One\nRUN 1\nFROM b as two\nRUN 2\nFROM c\n";
+        let dockerfile = Dockerfile::parse(text);
+        let target = |target| dockerfile.specialize(&BTreeMap::new(), Some(target));
+        assert_eq!(target("one").unwrap(), "FROM a AS One\nRUN 1\n");
+        assert_eq!(target("1").unwrap(), "FROM a AS One\nRUN 1\nFROM b as two\nRUN 2\n");
+        assert_eq!(target("2").unwrap(), text);
+        assert!(target("three").unwrap_err().to_string().contains("no stage `three`"));
+    }
+}

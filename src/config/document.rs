@@ -1,0 +1,253 @@
+//! A configuration as it was read, before the values of a sample are known.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::files::{FileKind, normalize};
+use super::interpolate::{Template, interpolate};
+use super::node::{Node, Value};
+use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Service};
+use super::problem::Place;
+use super::reading::Reading;
+use super::{Context, Source, XDaytona, compose, dotenv, extension, yaml};
+use crate::error::{Error, ErrorKind, Result};
+
+/// In front of the names of variables that carry a sample's metadata.
+const METADATA_PREFIX: &str = "SAMPLE_METADATA_";
+
+/// A configuration that was read and parsed once; [`Document::plan`] is cheap and may be called for every sample.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The name in messages.
+    file: String,
+    /// Where relative paths start.
+    directory: PathBuf,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Nothing,
+    Dockerfile(PathBuf),
+    /// A file, with the text of the `.env` beside it.
+    File {
+        root: Node,
+        dotenv: Option<String>,
+    },
+    /// A model from Inspect, which is never interpolated.
+    Model(Node),
+    /// Settings without a compose file, never interpolated either.
+    Settings(Node),
+}
+
+impl Document {
+    /// Reads and parses a configuration. Relative paths start from the task's directory, or else from the working
+    /// directory, since Inspect hands on a sample's path as it was written.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, with file, line and column, where the file is missing or not YAML.
+    pub fn read(source: &Source, context: &Context<'_>) -> Result<Self> {
+        match source {
+            Source::None => Ok(Self {
+                file: "no configuration".to_owned(),
+                directory: context.directory.to_path_buf(),
+                content: Content::Nothing,
+            }),
+            Source::Dockerfile(path) => {
+                let path = find(path, context)?;
+                Ok(Self {
+                    file: path.display().to_string(),
+                    directory: path.parent().unwrap_or(Path::new("/")).to_path_buf(),
+                    content: Content::Dockerfile(path),
+                })
+            }
+            Source::Compose(path) => {
+                let path = find(path, context)?;
+                let file = path.display().to_string();
+                let directory = path.parent().unwrap_or(Path::new("/")).to_path_buf();
+                let text = read_text(&path, context)?;
+                let root = yaml::parse(&text).map_err(|problem| problem.into_error(&file))?;
+                let dotenv = directory.join(".env");
+                let dotenv = match context.files.kind(&dotenv) {
+                    Ok(FileKind::File { .. }) => Some(read_text(&dotenv, context)?),
+                    _ => None,
+                };
+                Ok(Self { file, directory, content: Content::File { root, dotenv } })
+            }
+            Source::Model(json) => {
+                let file = "compose model".to_owned();
+                let root = yaml::parse_model(json).map_err(|problem| problem.into_error(&file))?;
+                Ok(Self { file, directory: context.directory.to_path_buf(), content: Content::Model(root) })
+            }
+            Source::Settings(json) => {
+                let file = "Daytona settings".to_owned();
+                let root = yaml::parse_model(json).map_err(|problem| problem.into_error(&file))?;
+                Ok(Self {
+                    file,
+                    directory: context.directory.to_path_buf(),
+                    content: Content::Settings(root),
+                })
+            }
+        }
+    }
+
+    /// The plan for one sample, or for a task where the context has no metadata.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, with file, line and column, for whatever cannot be honoured.
+    pub fn plan(&self, context: &Context<'_>) -> Result<Plan> {
+        match &self.content {
+            Content::Nothing => Ok(alone(ImageSource::Default)),
+            Content::Dockerfile(path) => Ok(alone(ImageSource::Build(Build {
+                context: self.directory.clone(),
+                dockerfile: DockerfileSource::Path(path.clone()),
+                args: BTreeMap::new(),
+                target: None,
+                no_cache: false,
+                pull: false,
+            }))),
+            Content::Model(root) => {
+                let lookup = |name: &str| (context.environment)(name);
+                let reading = Reading::new(&self.file, &self.directory, context, &lookup);
+                compose::plan(reading, root).map_err(|problem| problem.into_error(&self.file))
+            }
+            Content::Settings(root) => extension::read(root)
+                .map(|settings| Plan::Single(Box::new(compose::alone(settings))))
+                .map_err(|problem| problem.into_error(&self.file)),
+            Content::File { root, dotenv } => self.plan_file(root, dotenv.as_deref(), context),
+        }
+    }
+
+    fn plan_file(&self, root: &Node, dotenv: Option<&str>, context: &Context<'_>) -> Result<Plan> {
+        let metadata = by_variable(context.metadata);
+        let outer = |name: &str| metadata.get(name).cloned().or_else(|| (context.environment)(name));
+        let defaults = match dotenv {
+            Some(text) => {
+                let file = self.directory.join(".env").display().to_string();
+                dotenv::parse(text, &outer).map_err(|problem| problem.into_error(&file))?
+            }
+            None => BTreeMap::new(),
+        };
+        let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
+        let mut root = root.clone();
+        let mut reading = Reading::new(&self.file, &self.directory, context, &lookup);
+        let plan = interpolate(&mut root, &lookup).and_then(|unset| {
+            for (name, place) in &unset {
+                reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
+            }
+            compose::plan(reading, &root)
+        });
+        plan.map_err(|problem| problem.into_error(&self.file))
+    }
+
+    /// The variables named `SAMPLE_METADATA_…` that the file uses.
+    pub fn metadata_variables(&self) -> Vec<String> {
+        self.variables(|_| true)
+    }
+
+    /// The variables of a sample's metadata that change what must be prepared (images, builds, resources, snapshots), with
+    /// their values: what Inspect's `task_init_environment` is to return. Empty where samples differ in nothing that
+    /// matters before they start.
+    pub fn task_environment(&self, metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let values = by_variable(metadata);
+        let used = self.variables(is_prepared);
+        used.into_iter()
+            .filter_map(|name| values.get_key_value(&name))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    }
+
+    fn variables(&self, concerns: fn(&[&str]) -> bool) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Content::File { root, .. } = &self.content {
+            collect(root, &mut Vec::new(), concerns, &mut names);
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn alone(image: ImageSource) -> Plan {
+    let service = Service { name: "default".to_owned(), image, ..Service::default() };
+    Plan::Single(Box::new(SandboxPlan { service, settings: XDaytona::default(), warnings: Vec::new() }))
+}
+
+/// Inspect's rule for the names of variables.
+fn by_variable(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let name = |key: &String| format!("{METADATA_PREFIX}{}", key.replace(' ', "_").to_uppercase());
+    metadata.iter().map(|(key, value)| (name(key), value.clone())).collect()
+}
+
+/// Whether a value decides what is prepared before samples start.
+fn is_prepared(path: &[&str]) -> bool {
+    match path {
+        ["services", _, key, ..] => matches!(
+            *key,
+            "image" | "build" | "deploy" | "cpus" | "mem_limit" | "mem_reservation" | "gpus" | "platform"
+        ),
+        ["x-daytona", key, ..] => {
+            matches!(*key, "snapshot" | "resources" | "disk" | "gpu_type" | "class" | "target" | "prepare")
+        }
+        _ => false,
+    }
+}
+
+fn collect<'a>(
+    node: &'a Node,
+    path: &mut Vec<&'a str>,
+    concerns: fn(&[&str]) -> bool,
+    names: &mut Vec<String>,
+) {
+    match &node.value {
+        Value::Scalar(text) if text.contains(METADATA_PREFIX) && concerns(path) => {
+            // A text that cannot be parsed is refused when the plan is made.
+            if let Ok(template) = Template::parse(text, &Place::Model("".into())) {
+                template.variables(&mut |name| {
+                    if name.starts_with(METADATA_PREFIX) {
+                        names.push(name.to_owned());
+                    }
+                });
+            }
+        }
+        Value::Sequence(items) => items.iter().for_each(|item| collect(item, path, concerns, names)),
+        Value::Mapping(mapping) => {
+            for entry in mapping.iter() {
+                path.push(&entry.key);
+                collect(&entry.value, path, concerns, names);
+                path.pop();
+            }
+        }
+        Value::Null | Value::Scalar(_) => {}
+    }
+}
+
+fn find(path: &Path, context: &Context<'_>) -> Result<PathBuf> {
+    let beside = normalize(&context.directory.join(path));
+    for candidate in [beside.as_path(), path] {
+        match context.files.kind(candidate) {
+            Ok(FileKind::File { .. }) => return Ok(candidate.to_path_buf()),
+            Ok(FileKind::Directory | FileKind::LinkToDirectory) => {
+                let message = format!("{} is a directory, not a file", candidate.display());
+                return Err(Error::new(ErrorKind::InvalidConfig, message));
+            }
+            Err(_) => {}
+        }
+    }
+    Err(Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the configuration {} does not exist", beside.display()),
+    ))
+}
+
+fn read_text(path: &Path, context: &Context<'_>) -> Result<String> {
+    let bytes = context.files.read(path).map_err(|error| {
+        Error::new(ErrorKind::InvalidConfig, format!("{} cannot be read: {error}", path.display()))
+            .with_source(error)
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..valid].split(|byte| *byte == b'\n').skip(1).count();
+        Error::new(ErrorKind::InvalidConfig, format!("{}:{line}: the file is not UTF-8", path.display()))
+    })
+}

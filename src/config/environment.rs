@@ -1,0 +1,125 @@
+//! `environment`, `env_file` and other lists of `NAME=value`.
+
+use std::collections::BTreeMap;
+
+use super::dotenv;
+use super::node::{Mapping, Node, Value};
+use super::problem::{Problem, Read};
+use super::reading::{Reading, unknown_key};
+
+/// The environment of a service: its files, then `environment`.
+pub(crate) fn read(reading: &Reading<'_>, service: &Mapping) -> Read<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::new();
+    if let Some(node) = service.get("env_file") {
+        match &node.value {
+            Value::Sequence(items) => {
+                for item in items {
+                    file(reading, item, &mut environment)?;
+                }
+            }
+            _ => file(reading, node, &mut environment)?,
+        }
+    }
+    if let Some(node) = service.get("environment") {
+        environment.extend(pairs(node, "environment", &|name| (reading.lookup)(name))?);
+    }
+    Ok(environment)
+}
+
+fn file(reading: &Reading<'_>, node: &Node, environment: &mut BTreeMap<String, String>) -> Read<()> {
+    let mut required = true;
+    let mut raw = false;
+    let written = match &node.value {
+        Value::Mapping(mapping) => {
+            for entry in mapping.iter() {
+                match entry.key.as_str() {
+                    "path" => {}
+                    "required" => required = entry.value.boolean("required")?,
+                    "format" if entry.value.text("format")? == "raw" => raw = true,
+                    "format" => return Err(entry.value.problem("`format` of `env_file` can only be raw")),
+                    other => {
+                        let known = ["path", "required", "format"];
+                        return Err(unknown_key(other, &entry.place, "env_file", known));
+                    }
+                }
+            }
+            match mapping.get("path") {
+                Some(path) => path.name("path")?,
+                None => return Err(node.problem("an `env_file` entry needs a `path`")),
+            }
+        }
+        _ => node.name("env_file")?,
+    };
+    let path = reading.path(written);
+    let content = match reading.context.files.read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(()),
+        Err(error) => {
+            return Err(node.problem(format!("the env_file {} cannot be read: {error}", path.display())));
+        }
+    };
+    let Ok(text) = String::from_utf8(content) else {
+        return Err(node.problem(format!("the env_file {} is not UTF-8", path.display())));
+    };
+    let parse = if raw { dotenv::parse_raw } else { dotenv::parse };
+    let values = parse(&text, reading.lookup).map_err(|problem| {
+        let inner = problem.into_error(&path.display().to_string());
+        node.problem(format!("the env_file is not valid: {}", inner.message()))
+    })?;
+    environment.extend(values);
+    Ok(())
+}
+
+/// Pairs in either form, `NAME: value` or `- NAME=value`. A name without a value takes what `inherit` gives and is left
+/// out where that is nothing.
+pub(crate) fn pairs(
+    node: &Node,
+    key: &str,
+    inherit: &dyn Fn(&str) -> Option<String>,
+) -> Read<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    let mut put = |name: &str, value: Option<&str>, node: &Node| -> Read<()> {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(node.problem(format!("`{name}` in `{key}` is not the name of a variable")));
+        }
+        let value = value.map(str::to_owned).or_else(|| inherit(name));
+        if let Some(value) = value {
+            if value.contains('\0') {
+                return Err(node.problem(format!("`{name}` in `{key}` contains a NUL byte")));
+            }
+            out.insert(name.to_owned(), value);
+        }
+        Ok(())
+    };
+    match &node.value {
+        Value::Sequence(items) => {
+            for item in items {
+                match item.text(key)?.split_once('=') {
+                    Some((name, value)) => put(name, Some(value), item)?,
+                    None => put(item.text(key)?, None, item)?,
+                }
+            }
+        }
+        _ => {
+            for entry in node.mapping(key)?.iter() {
+                let value = match entry.value.value {
+                    Value::Null => None,
+                    _ => Some(entry.value.text(&entry.key)?),
+                };
+                put(&entry.key, value, &entry.value)?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// A mapping of texts in which every name has a value.
+pub(crate) fn text_map(node: &Node, key: &str) -> Read<BTreeMap<String, String>> {
+    let mapping = node.mapping(key)?;
+    for entry in mapping.iter() {
+        if entry.value.value == Value::Null {
+            return Err(Problem::at(&entry.place, format!("`{}` in `{key}` has no value", entry.key)));
+        }
+    }
+    pairs(node, key, &|_| None)
+}

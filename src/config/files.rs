@@ -1,0 +1,160 @@
+//! The files that a configuration refers to, behind a trait so that tests hold them in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file, or a symbolic link to one.
+    File {
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link to a directory.
+    LinkToDirectory,
+}
+
+/// Read access to the files that a configuration refers to.
+pub trait Files: fmt::Debug {
+    /// The whole content.
+    ///
+    /// # Errors
+    /// As for [`std::fs::read`].
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// What the path leads to.
+    ///
+    /// # Errors
+    /// `NotFound` where there is nothing, or a link that leads nowhere.
+    fn kind(&self, path: &Path) -> io::Result<FileKind>;
+
+    /// The names in a directory, sorted. Names that are not UTF-8 are an error, since they cannot be sent.
+    ///
+    /// # Errors
+    /// As for [`std::fs::read_dir`].
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The files of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFiles;
+
+impl Files for RealFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let target = std::fs::metadata(path)?;
+        if target.is_dir() {
+            let link = std::fs::symlink_metadata(path)?.is_symlink();
+            return Ok(if link { FileKind::LinkToDirectory } else { FileKind::Directory });
+        }
+        Ok(FileKind::File { executable: is_executable(&target) })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let name = entry?.file_name().into_string().map_err(|name| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the name {} is not UTF-8", name.display()),
+                )
+            })?;
+            names.push(name);
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+#[cfg(unix)]
+fn is_executable(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o100 != 0
+}
+
+#[cfg(not(unix))]
+fn is_executable(_: &std::fs::Metadata) -> bool {
+    false
+}
+
+/// Files in memory, by absolute path. Their directories exist by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryFiles {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    directories: Vec<PathBuf>,
+}
+
+impl MemoryFiles {
+    /// Adds a file.
+    #[must_use]
+    pub fn with(mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
+        self.files.insert(path.into(), content.into());
+        self
+    }
+
+    /// Adds an empty directory.
+    #[must_use]
+    pub fn with_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directories.push(path.into());
+        self
+    }
+}
+
+impl Files for MemoryFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match self.kind(path)? {
+            FileKind::File { .. } => Ok(self.files[&normalize(path)].clone()),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let path = normalize(path);
+        if self.files.contains_key(&path) {
+            return Ok(FileKind::File { executable: false });
+        }
+        let inside = |file: &PathBuf| file.starts_with(&path);
+        if self.files.keys().any(inside) || self.directories.iter().any(inside) {
+            return Ok(FileKind::Directory);
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let path = normalize(path);
+        let mut names: Vec<String> = self
+            .files
+            .keys()
+            .chain(&self.directories)
+            .filter_map(|file| file.strip_prefix(&path).ok()?.components().next())
+            .map(|name| name.as_os_str().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+/// The path without `.` and `..`, by its text alone.
+pub(crate) fn normalize(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            Component::ParentDir if out.has_root() => {}
+            other => out.push(other),
+        }
+    }
+    out
+}

@@ -1,0 +1,79 @@
+//! The compose file that is written into a sandbox with several services.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use super::node::{Entry, Mapping, Node, Value};
+use super::plan::{ImageSource, Service};
+
+/// Keys that have no meaning inside the sandbox, or that are resolved here.
+const LEFT_OUT: [&str; 8] =
+    ["profiles", "container_name", "env_file", "environment", "develop", "attach", "x_default", "extends"];
+
+/// The file for `docker compose`: only the services that run, with the environment of this machine resolved, and dollar
+/// signs escaped, since Compose interpolates once more.
+pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service]) -> Json {
+    let mut model = Map::new();
+    for entry in top.iter() {
+        if matches!(entry.key.as_str(), "networks" | "volumes" | "secrets" | "configs") {
+            model.insert(entry.key.clone(), json(&entry.value));
+        }
+    }
+    let services = active.iter().zip(services).map(|(entry, service)| {
+        let mut rendered = Map::new();
+        if let Value::Mapping(mapping) = &entry.value.value {
+            for field in mapping.iter() {
+                let name = field.key.as_str();
+                let says_something = field.value.value != Value::Null;
+                if says_something && !LEFT_OUT.contains(&name) && !name.starts_with("x-") {
+                    rendered.insert(field.key.clone(), json(&field.value));
+                }
+            }
+        }
+        if !service.environment.is_empty() {
+            rendered.insert("environment".to_owned(), texts(&service.environment));
+        }
+        if let ImageSource::Build(build) = &service.image
+            && !build.args.is_empty()
+            && let Some(Json::Object(section)) = rendered.get_mut("build")
+        {
+            section.insert("args".to_owned(), texts(&build.args));
+        }
+        (entry.key.clone(), Json::Object(rendered))
+    });
+    model.insert("services".to_owned(), Json::Object(services.collect()));
+    Json::Object(model)
+}
+
+fn texts(values: &BTreeMap<String, String>) -> Json {
+    values
+        .iter()
+        .map(|(name, value)| (name.clone(), Json::String(escape(value))))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn json(node: &Node) -> Json {
+    match &node.value {
+        Value::Null => Json::Null,
+        Value::Scalar(text) if node.plain => typed(text).unwrap_or_else(|| Json::String(escape(text))),
+        Value::Scalar(text) => Json::String(escape(text)),
+        Value::Sequence(items) => items.iter().map(json).collect(),
+        Value::Mapping(mapping) => {
+            mapping.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect::<Map<_, _>>().into()
+        }
+    }
+}
+
+/// A number or boolean, where its JSON form is exactly what was written; `3.10` and `0755` stay texts, which Compose
+/// converts where it needs to.
+fn typed(text: &str) -> Option<Json> {
+    let value: Json = serde_json::from_str(text).ok()?;
+    let written = value.to_string();
+    ((value.is_number() || value.is_boolean()) && written == text).then_some(value)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('$', "$$")
+}

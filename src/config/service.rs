@@ -1,0 +1,157 @@
+//! One service of a compose file.
+
+use super::keys::SERVICE;
+use super::node::{Entry, Mapping, Node};
+use super::plan::{LocalPath, Service};
+use super::problem::{Problem, Read};
+use super::reading::{Reading, unknown_key};
+use super::units::{argv, bytes};
+use super::{build, environment, healthcheck, network, resources, storage};
+
+/// The rest of the file, as far as a service refers to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// All services, those of inactive profiles too.
+    pub(crate) services: &'a Mapping,
+    /// Top-level `networks`.
+    pub(crate) networks: Option<&'a Mapping>,
+    /// Top-level `volumes`.
+    pub(crate) volumes: Option<&'a Mapping>,
+}
+
+/// Reads a service.
+pub(crate) fn read(
+    reading: &mut Reading<'_>,
+    entry: &Entry,
+    around: Surroundings<'_>,
+    local: &mut Vec<LocalPath>,
+) -> Read<Service> {
+    let name = entry.key.as_str();
+    let service = entry.value.mapping(name)?;
+    check_extensions(service)?;
+    reading.check_keys(service, SERVICE, &format!("service `{name}`"))?;
+    check_platform(service)?;
+    check_security(reading, service)?;
+    check_namespaces(reading, service)?;
+    check_dependencies(service, around.services)?;
+    let text = |key: &str| -> Read<Option<String>> {
+        Ok(service.get(key).map(|node| node.name(key)).transpose()?.map(str::to_owned))
+    };
+    let mut tmpfs = storage::tmpfs(service)?;
+    tmpfs.extend(storage::volumes(reading, service, name, around.volumes, local)?);
+    Ok(Service {
+        name: name.to_owned(),
+        image: build::image(reading, service, name, local)?,
+        command: service.get("command").map(|node| argv(node, "command")).transpose()?,
+        entrypoint: service.get("entrypoint").map(|node| argv(node, "entrypoint")).transpose()?,
+        environment: environment::read(reading, service)?,
+        user: text("user")?,
+        working_dir: working_dir(service)?,
+        hostname: text("hostname")?,
+        extra_hosts: network::extra_hosts(reading, service)?,
+        healthcheck: healthcheck::read(reading, service)?,
+        network: network::access(reading, service, around.networks)?,
+        resources: resources::read(reading, service)?,
+        ports: network::ports(service)?,
+        shm_size: service.get("shm_size").map(|node| bytes(node, "shm_size")).transpose()?,
+        tmpfs,
+        ulimits: storage::ulimits(service)?,
+    })
+}
+
+/// Whether a service is marked as the default. A model that went through an eval log says `x_default`.
+pub(crate) fn is_marked_default(service: &Mapping) -> Read<bool> {
+    for key in ["x-default", "x_default"] {
+        if let Some(node) = service.get(key) {
+            return node.boolean(key);
+        }
+    }
+    Ok(false)
+}
+
+/// `x-daytona` belongs at the top of the file, and a misspelt `x-default` would choose the wrong service.
+fn check_extensions(service: &Mapping) -> Read<()> {
+    for entry in service.iter().filter(|entry| entry.key.starts_with("x-")) {
+        if entry.key == "x-daytona" {
+            return Err(Problem::at(
+                &entry.place,
+                "`x-daytona` belongs at the top of the file, not in a service",
+            ));
+        }
+        if entry.key != "x-default" && super::suggest::nearest(&entry.key, ["x-default"]).is_some() {
+            return Err(unknown_key(&entry.key, &entry.place, "a service", ["x-default"]));
+        }
+    }
+    Ok(())
+}
+
+fn working_dir(service: &Mapping) -> Read<Option<String>> {
+    let Some(node) = service.get("working_dir") else { return Ok(None) };
+    let path = node.name("working_dir")?;
+    if !path.starts_with('/') {
+        return Err(node.problem(format!("`working_dir` must be an absolute path, not `{path}`")));
+    }
+    Ok(Some(path.to_owned()))
+}
+
+/// Whether a platform is the one that exists.
+pub(crate) fn is_amd64(platform: &str) -> bool {
+    matches!(platform, "linux/amd64" | "linux/x86_64" | "linux/x86-64" | "linux" | "amd64" | "linux/amd64/v1")
+}
+
+fn check_platform(service: &Mapping) -> Read<()> {
+    match service.get("platform") {
+        Some(node) if !is_amd64(node.text("platform")?) => Err(node
+            .problem(format!("the platform {} does not exist on Daytona", node.describe()))
+            .hint("Daytona runs linux/amd64 only")),
+        _ => Ok(()),
+    }
+}
+
+/// Options that widen have no effect; those that narrow would be a weaker isolation than the file asks for.
+fn check_security(reading: &mut Reading<'_>, service: &Mapping) -> Read<()> {
+    let Some(node) = service.get("security_opt").filter(|_| !reading.multi) else { return Ok(()) };
+    for item in node.sequence("security_opt")? {
+        let option = item.text("security_opt")?;
+        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
+        let widens = matches!(
+            (name, value),
+            ("seccomp" | "apparmor" | "systempaths", "unconfined")
+                | ("label", "disable")
+                | ("no-new-privileges", "false")
+        );
+        if !widens {
+            return Err(item.problem(format!("`{option}` of security_opt cannot be applied to a sandbox")));
+        }
+        reading.warn(
+            &item.place,
+            format!("`{option}` of security_opt has no effect: a sandbox is a machine of its own"),
+        );
+    }
+    Ok(())
+}
+
+/// Sharing another container's namespace needs another container.
+fn check_namespaces(reading: &Reading<'_>, service: &Mapping) -> Read<()> {
+    for key in ["ipc", "pid"] {
+        if let Some(node) = service.get(key).filter(|_| !reading.multi) {
+            let value = node.text(key)?;
+            if value.starts_with("service:") || value.starts_with("container:") {
+                return Err(node.problem(format!("`{key}: {value}` needs another container")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_dependencies(service: &Mapping, services: &Mapping) -> Read<()> {
+    let Some(node) = service.get("depends_on") else { return Ok(()) };
+    let check = |name: &str, node: &Node| match services.entry(name) {
+        Some(_) => Ok(()),
+        None => Err(node.problem(format!("`depends_on` names the service `{name}`, which does not exist"))),
+    };
+    if let Ok(mapping) = node.mapping("depends_on") {
+        return mapping.iter().try_for_each(|entry| check(&entry.key, &entry.value));
+    }
+    node.sequence("depends_on")?.iter().try_for_each(|item| check(item.text("depends_on")?, item))
+}

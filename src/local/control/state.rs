@@ -1,0 +1,189 @@
+//! What all handlers and background tasks of one server share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use secrecy::SecretString;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::access::Access;
+use super::clock::Clock;
+use super::error::{ApiError, ApiResult};
+use super::faults::Faults;
+use super::options::LocalOptions;
+use super::record::Record;
+use super::requests::Requests;
+use super::snapshots::Snapshots;
+use super::throttle::Throttle;
+use crate::api::volume::Volume;
+use crate::local::engine::Engine;
+
+/// The control plane of one server. Cheap to clone; every clone is the same control plane.
+#[derive(Clone, Debug)]
+pub(super) struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: LocalOptions,
+    pub(super) api_key: SecretString,
+    /// `http://host:port`, as clients reach this server.
+    pub(super) origin: String,
+    /// Where the directories of the sandboxes are.
+    pub(super) directory: PathBuf,
+    pub(super) organization: String,
+    pub(super) runner: String,
+    pub(super) started_at: SystemTime,
+    pub(super) throttle: Throttle,
+    pub(super) faults: Faults,
+    pub(super) requests: Requests,
+    /// Wakes the automation, since something may now be due earlier.
+    pub(super) reschedule: Notify,
+    /// Becomes true when the server ends; creates are refused from then on.
+    pub(super) closing: watch::Sender<bool>,
+    store: Mutex<Store>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Everything that is stored. Locked for moments only, never across an await.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) sandboxes: HashMap<String, Record>,
+    /// Name to id; a sandbox whose deletion was requested is found by its new name.
+    pub(super) names: HashMap<String, String>,
+    pub(super) snapshots: Snapshots,
+    pub(super) volumes: BTreeMap<String, Volume>,
+    pub(super) access: Access,
+}
+
+impl std::ops::Deref for Control {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Control {
+    /// A control plane that makes sandboxes with `engine` in `directory` and is reached at `origin`
+    /// (`http://host:port`).
+    pub(super) fn new(
+        engine: Arc<dyn Engine>,
+        clock: Arc<dyn Clock>,
+        options: LocalOptions,
+        origin: String,
+        directory: PathBuf,
+    ) -> Self {
+        let now = clock.now();
+        let api_key = options.api_key.clone().unwrap_or_else(random_key);
+        let store = Store { snapshots: Snapshots::new(&options, now), ..Store::default() };
+        Self(Arc::new(Shared {
+            engine,
+            clock,
+            api_key,
+            origin,
+            directory,
+            organization: uuid(),
+            runner: uuid(),
+            started_at: now,
+            throttle: Throttle::new(options.rate_limits),
+            faults: Faults::new(options.faults.clone()),
+            requests: Requests::default(),
+            reschedule: Notify::new(),
+            closing: watch::Sender::new(false),
+            store: Mutex::new(store),
+            tasks: Mutex::new(JoinSet::new()),
+            options,
+        }))
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    pub(super) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a task that ends with the server.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Ends all tasks at once.
+    pub(super) fn abort_tasks(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
+    pub(super) fn toolbox_url(&self) -> String {
+        format!("{}/toolbox", self.origin)
+    }
+
+    /// Does something with the sandbox of this id or name.
+    pub(super) fn with<T>(
+        &self,
+        key: &str,
+        action: impl FnOnce(&mut Record, SystemTime) -> ApiResult<T>,
+    ) -> ApiResult<T> {
+        let now = self.now();
+        self.store().find(key).ok_or_else(|| ApiError::no_sandbox(key)).and_then(|record| action(record, now))
+    }
+}
+
+impl Store {
+    /// The sandbox of this id or else name, unless it is hidden.
+    pub(super) fn find(&mut self, key: &str) -> Option<&mut Record> {
+        let id = if self.sandboxes.contains_key(key) { key } else { self.names.get(key)?.as_str() };
+        self.sandboxes.get_mut(id).filter(|record| !record.is_hidden())
+    }
+
+    /// Gives the sandbox another name. The caller has checked that it is free.
+    pub(super) fn rename(&mut self, id: &str, name: String) {
+        if let Some(record) = self.sandboxes.get_mut(id) {
+            let old = std::mem::replace(&mut record.sandbox.name, name.clone());
+            self.names.remove(&old);
+            self.names.insert(name, id.to_owned());
+        }
+    }
+
+    /// Forgets a sandbox.
+    pub(super) fn forget(&mut self, id: &str) {
+        if let Some(record) = self.sandboxes.remove(id) {
+            self.names.remove(&record.sandbox.name);
+            self.access.forget(id);
+        }
+    }
+}
+
+/// Waits until a server ends. Never holds the lock of the channel beyond that.
+pub(super) async fn closed(mut closing: watch::Receiver<bool>) {
+    // a sender that is gone has ended as well
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// A random UUID.
+pub(super) fn uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// A random token of `length` lowercase letters and digits, at most 64.
+pub(super) fn token(length: usize) -> String {
+    let mut token = random_hex();
+    token.truncate(length);
+    token
+}
+
+fn random_key() -> SecretString {
+    SecretString::from(format!("dtn_{}", random_hex()))
+}
+
+fn random_hex() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}

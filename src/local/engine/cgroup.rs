@@ -1,0 +1,207 @@
+//! Resource limits, by control groups of version 1 or 2.
+//!
+//! Each server has one group per hierarchy, and each sandbox with limits one below it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::hierarchy::{Controller, Hierarchy, find};
+use crate::error::{Error, ErrorKind, Result};
+use crate::local::spec::Limits;
+
+/// The kernel's default scheduling period.
+const PERIOD_MICROSECONDS: u64 = 100_000;
+
+/// The groups of one server.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// The groups of one sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    directories: Vec<PathBuf>,
+    memory: Option<(PathBuf, bool)>,
+}
+
+impl Cgroups {
+    /// Makes the server's groups where this user may.
+    pub(super) fn open(name: &str) -> Self {
+        Self { hierarchies: find(&format!("inspect-daytona-{name}")) }
+    }
+
+    /// The server's own directories.
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.directory.clone()).collect()
+    }
+
+    /// What cannot be limited here, one sentence each.
+    pub(super) fn lost(&self) -> Vec<String> {
+        [
+            (Controller::Memory, "Memory limits are not enforced"),
+            (Controller::Cpu, "CPU limits are not enforced"),
+            (Controller::Pids, "Limits on the number of processes are not enforced"),
+        ]
+        .into_iter()
+        .filter(|(controller, _)| self.hierarchy(*controller).is_none())
+        .map(|(_, what)| format!("{what}, since this user has no cgroup for them."))
+        .collect()
+    }
+
+    fn hierarchy(&self, controller: Controller) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&controller))
+    }
+
+    /// Makes the groups of a sandbox for the limits that can be enforced.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::System`] where the kernel refuses a limit; nothing is left then.
+    pub(super) fn create(&self, id: &str, limits: &Limits) -> Result<Cgroup> {
+        let mut group = Cgroup::default();
+        let written = self.write(id, limits, &mut group);
+        written.map_err(|(path, error)| {
+            let _ = group.remove();
+            let message = format!("cannot limit the sandbox's resources: {}: {error}", path.display());
+            Error::new(ErrorKind::System, message).with_sandbox(id).with_source(error)
+        })?;
+        Ok(group)
+    }
+
+    fn write(&self, id: &str, limits: &Limits, group: &mut Cgroup) -> Result<(), (PathBuf, io::Error)> {
+        let wanted = [
+            (Controller::Memory, limits.memory),
+            (Controller::Cpu, limits.cpus.map(u64::from)),
+            (Controller::Pids, limits.pids.map(u64::from)),
+        ];
+        for (controller, limit) in wanted {
+            let (Some(limit), Some(hierarchy)) = (limit, self.hierarchy(controller)) else { continue };
+            let directory = hierarchy.directory.join(id);
+            if !group.directories.contains(&directory) {
+                fs::create_dir(&directory).map_err(|error| (directory.clone(), error))?;
+                group.directories.push(directory.clone());
+            }
+            for (file, text) in settings(controller, hierarchy.unified, limit) {
+                let path = directory.join(file);
+                match fs::write(&path, text) {
+                    // kernels without accounting of swap lack the file
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && file.contains("sw") => {}
+                    written => written.map_err(|error| (path, error))?,
+                }
+            }
+            if controller == Controller::Memory {
+                group.memory = Some((directory, hierarchy.unified));
+            }
+        }
+        Ok(())
+    }
+
+    /// What groups a sandbox with this id may have left.
+    pub(super) fn remains(&self, id: &str) -> Cgroup {
+        let directories = self.hierarchies.iter().map(|hierarchy| hierarchy.directory.join(id));
+        Cgroup { directories: directories.filter(|path| path.exists()).collect(), memory: None }
+    }
+
+    /// Removes the server's groups.
+    pub(super) fn remove(&self) {
+        for hierarchy in &self.hierarchies {
+            if let Err(error) = remove_tree(&hierarchy.directory) {
+                tracing::warn!("cannot remove the cgroup {}: {error}", hierarchy.directory.display());
+            }
+        }
+    }
+}
+
+/// Files and texts that set a limit.
+fn settings(controller: Controller, unified: bool, limit: u64) -> Vec<(&'static str, String)> {
+    let quota = limit.saturating_mul(PERIOD_MICROSECONDS);
+    match (controller, unified) {
+        // memory before memory and swap together, which must not be less
+        (Controller::Memory, false) => vec![
+            ("memory.limit_in_bytes", limit.to_string()),
+            ("memory.memsw.limit_in_bytes", limit.to_string()),
+        ],
+        (Controller::Memory, true) => vec![("memory.max", limit.to_string()), ("memory.swap.max", "0".into())],
+        (Controller::Cpu, false) => vec![
+            ("cpu.cfs_period_us", PERIOD_MICROSECONDS.to_string()),
+            ("cpu.cfs_quota_us", quota.to_string()),
+        ],
+        (Controller::Cpu, true) => vec![("cpu.max", format!("{quota} {PERIOD_MICROSECONDS}"))],
+        (Controller::Pids, _) => vec![("pids.max", limit.to_string())],
+    }
+}
+
+impl Cgroup {
+    /// The files through which a process is put into the groups.
+    pub(super) fn procs(&self) -> Vec<PathBuf> {
+        self.directories.iter().map(|directory| directory.join("cgroup.procs")).collect()
+    }
+
+    /// Whether the memory limit has killed a process.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        let Some((directory, unified)) = &self.memory else { return false };
+        let file = if *unified { "memory.events" } else { "memory.oom_control" };
+        fs::read_to_string(directory.join(file)).is_ok_and(|text| kills(&text) > 0)
+    }
+
+    /// Removes the groups, and those that were made below them.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        self.directories.iter().try_for_each(|directory| remove_tree(directory))
+    }
+}
+
+/// Both versions write `oom_kill` and a number on a line.
+fn kills(text: &str) -> u64 {
+    let number = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    number.unwrap_or(0)
+}
+
+/// Removes a group depth-first. Files in it cannot be removed and need not be.
+pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
+    const TRIES: u32 = 50;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let device = fs::metadata(directory)?.dev();
+    for entry in entries.flatten() {
+        if entry.file_type()?.is_dir() && entry.metadata()?.dev() == device {
+            remove_tree(&entry.path())?;
+        }
+    }
+    for _ in 0..TRIES {
+        match fs::remove_dir(directory) {
+            // processes leave their group a moment after they have ended
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => return removed,
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_in_both_versions() {
+        assert_eq!(kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), 3);
+        assert_eq!(kills("low 0\noom 2\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(kills(""), 0);
+    }
+
+    #[test]
+    fn limits_are_written_in_the_terms_of_each_version() {
+        assert_eq!(settings(Controller::Cpu, true, 2), [("cpu.max", "200000 100000".to_owned())]);
+        assert_eq!(settings(Controller::Memory, false, 7)[0], ("memory.limit_in_bytes", "7".to_owned()));
+        assert_eq!(settings(Controller::Memory, true, 7)[1], ("memory.swap.max", "0".to_owned()));
+        assert_eq!(settings(Controller::Pids, true, 9), [("pids.max", "9".to_owned())]);
+    }
+}

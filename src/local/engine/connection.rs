@@ -1,0 +1,266 @@
+//! The runner process, and the conversation with it.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, ChildStderr};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use tokio::sync::{oneshot, watch};
+
+use super::cgroup::Cgroup;
+use super::{Exit, program};
+use crate::local::wire::{self, Context, Failure, Report, Request};
+
+/// Exit code of a sandbox whose runner has died: that of SIGKILL, which is what has happened to it.
+const KILLED: i32 = 137;
+
+/// A runner process. Dropping it closes the socket, which ends the process and its sandboxes.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: Arc<OwnedFd>,
+    requests: Sender<(Request, Vec<OwnedFd>)>,
+    shared: Arc<Mutex<Shared>>,
+    ended: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Why nothing more can be asked.
+    dead: Option<Failure>,
+    answers: HashMap<u64, oneshot::Sender<Result<Report, Failure>>>,
+    sandboxes: HashMap<u64, Inmate>,
+    last_words: String,
+}
+
+#[derive(Debug)]
+struct Inmate {
+    exit: watch::Sender<Option<Exit>>,
+    cgroup: Cgroup,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // every change is a single insertion or removal, so what a panic leaves is whole
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    /// Starts the runner program.
+    pub(super) fn open(directory: &std::path::Path) -> Result<Self, Failure> {
+        let (near, far) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .step(|| "make a socket".into())?;
+        let near = Arc::new(near);
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let (requests, outbox) = channel();
+        let (ended_sender, ended) = watch::channel(false);
+        let (started_sender, started) = channel();
+        let socket = Arc::clone(&near);
+        let (reader, state, replies) = (Arc::clone(&near), Arc::clone(&shared), requests.clone());
+        let directory = directory.to_owned();
+        // The kernel kills the runner when the thread that started it ends, so that thread is the one which listens
+        // to it to the end.
+        let run = move || {
+            let mut child = match program::start(far, &directory) {
+                Ok(child) => child,
+                Err(failure) => return drop(started_sender.send(Err(failure))),
+            };
+            let words = child.stderr.take().map(|stderr| collect(stderr, Arc::clone(&state)));
+            let _ = started_sender.send(Ok(()));
+            listen(&reader, &state, &replies);
+            bury(&mut child, words, &state);
+            let _ = ended_sender.send(true);
+        };
+        thread::Builder::new().name("runner-reader".into()).spawn(run).step(|| "start a thread".into())?;
+        started.recv().unwrap_or_else(|_| Err(Failure::new("start the runner", "its thread ended")))?;
+        thread::Builder::new()
+            .name("runner-writer".into())
+            .spawn(move || write(&near, &outbox))
+            .step(|| "start a thread".into())?;
+        Ok(Self { socket, requests, shared, ended })
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&self, number: u64, request: Request, beside: Vec<OwnedFd>) -> Result<Report, Failure> {
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut shared = lock(&self.shared);
+            if let Some(failure) = &shared.dead {
+                return Err(failure.clone());
+            }
+            shared.answers.insert(number, sender);
+        }
+        self.tell(request, beside);
+        answer.await.unwrap_or_else(|_| Err(Failure::new("ask the runner", "it has ended")))
+    }
+
+    /// Says something that has no answer.
+    pub(super) fn tell(&self, request: Request, beside: Vec<OwnedFd>) {
+        // a closed channel means a dead runner, of which everybody who waits has been told
+        let _ = self.requests.send((request, beside));
+    }
+
+    /// Expects news of the end of a sandbox about to be started.
+    pub(super) fn expect(&self, number: u64, cgroup: Cgroup) -> watch::Receiver<Option<Exit>> {
+        let (exit, receiver) = watch::channel(None);
+        lock(&self.shared).sandboxes.insert(number, Inmate { exit, cgroup });
+        receiver
+    }
+
+    /// Expects nothing any more of a sandbox that did not start.
+    pub(super) fn give_up(&self, number: u64) {
+        let inmate = {
+            let mut shared = lock(&self.shared);
+            shared.answers.remove(&number);
+            shared.sandboxes.remove(&number)
+        };
+        if let Some(inmate) = inmate {
+            inmate.end(KILLED);
+        }
+    }
+
+    /// A function that kills a sandbox.
+    pub(super) fn killer(&self, number: u64) -> impl Fn() + Send + Sync + use<> {
+        let requests = Mutex::new(self.requests.clone());
+        move || {
+            let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = requests.send((Request::Kill { number }, Vec::new()));
+        }
+    }
+
+    /// The ends of all sandboxes that run.
+    pub(super) fn exits(&self) -> Vec<(u64, watch::Receiver<Option<Exit>>)> {
+        lock(&self.shared).sandboxes.iter().map(|(number, inmate)| (*number, inmate.exit.subscribe())).collect()
+    }
+
+    /// Ends the runner, which ends every sandbox.
+    pub(super) fn close(&self) {
+        // already closed is as good
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// Becomes true when the runner has ended and everybody has been told.
+    pub(super) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.clone()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Sends what is asked, in order; blocks where the runner does not keep up.
+fn write(socket: &OwnedFd, outbox: &Receiver<(Request, Vec<OwnedFd>)>) {
+    for (request, beside) in outbox {
+        let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = wire::send(socket.as_fd(), &request, &beside) {
+            // the reader sees the same end, and tells everybody
+            tracing::debug!("the runner does not listen any more: {error}");
+            return;
+        }
+    }
+}
+
+/// Reads until the runner closes its end.
+fn listen(socket: &OwnedFd, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+    loop {
+        match wire::receive::<Report>(socket.as_fd()) {
+            Ok(Some((report, _))) => dispatch(report, shared, requests),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!("the runner cannot be understood: {error}");
+                let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+                return;
+            }
+        }
+    }
+}
+
+fn dispatch(report: Report, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+    match report {
+        Report::Exited { number, code } => {
+            if let Some(inmate) = lock(shared).sandboxes.remove(&number) {
+                inmate.end(code);
+            }
+        }
+        Report::Failed { number, failure } => {
+            let (answer, inmate) = {
+                let mut shared = lock(shared);
+                (shared.answers.remove(&number), shared.sandboxes.remove(&number))
+            };
+            if let Some(inmate) = inmate {
+                inmate.end(KILLED);
+            }
+            if let Some(answer) = answer {
+                let _ = answer.send(Err(failure));
+            }
+        }
+        Report::Ready { .. } => answer(0, report, shared, requests),
+        Report::Started { number } | Report::Removed { number } => answer(number, report, shared, requests),
+    }
+}
+
+fn answer(number: u64, report: Report, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+    let waiting = lock(shared).answers.remove(&number);
+    let heard = waiting.is_some_and(|waiting| waiting.send(Ok(report)).is_ok());
+    if !heard {
+        // whoever asked for the sandbox has gone; a removal has no process, so this does nothing then
+        let _ = requests.send((Request::Kill { number }, Vec::new()));
+    }
+}
+
+impl Inmate {
+    fn end(self, code: i32) {
+        let out_of_memory = self.cgroup.is_out_of_memory();
+        if let Err(error) = self.cgroup.remove() {
+            tracing::warn!("cannot remove the cgroup of a sandbox: {error}");
+        }
+        self.exit.send_replace(Some(Exit { code, out_of_memory }));
+    }
+}
+
+/// Waits for the runner's end and tells everybody.
+fn bury(child: &mut Child, words: Option<thread::JoinHandle<()>>, shared: &Mutex<Shared>) {
+    let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    if let Some(words) = words {
+        let _ = words.join();
+    }
+    let (answers, sandboxes) = {
+        let mut shared = lock(shared);
+        let words = std::mem::take(&mut shared.last_words);
+        let failure = Failure::new("ask the runner", format!("it has ended ({status}) {words}").trim().to_owned());
+        shared.dead = Some(failure.clone());
+        let answers: Vec<_> = shared.answers.drain().map(|(_, answer)| (answer, failure.clone())).collect();
+        (answers, std::mem::take(&mut shared.sandboxes))
+    };
+    for (answer, failure) in answers {
+        let _ = answer.send(Err(failure));
+    }
+    for inmate in sandboxes.into_values() {
+        inmate.end(KILLED);
+    }
+}
+
+/// Logs what the runner writes to its standard error, which is nothing unless it crashes.
+fn collect(stderr: ChildStderr, shared: Arc<Mutex<Shared>>) -> thread::JoinHandle<()> {
+    const LONGEST_LINE: u64 = 4096;
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stderr);
+        loop {
+            let mut line = Vec::new();
+            match (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {
+                    let line = String::from_utf8_lossy(&line).trim().to_owned();
+                    tracing::warn!("runner: {line}");
+                    lock(&shared).last_words = line;
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,248 @@
+//! The engine of every level: sandboxes made by one runner process.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use super::cgroup::{self, Cgroups};
+use super::connection::Connection;
+use super::state::{Stale, StateDirectory};
+use super::{Engine, Isolation, Killer, Running};
+use crate::error::{Error, ErrorKind, Result};
+use crate::local::spec::SandboxSpec;
+use crate::local::wire::{self, Context, Failure, Level, Order, Report, Request, Setup};
+
+/// Sandboxes that are made at the same time; more only wait for the same processors.
+const CONCURRENT_STARTS: usize = 16;
+/// A start takes milliseconds; this long means that the machine hangs.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Removing large trees takes its time.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(300);
+/// Killing takes milliseconds.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes sandboxes at one level.
+#[derive(Debug)]
+pub(super) struct Isolated {
+    isolation: Isolation,
+    state: Arc<StateDirectory>,
+    cgroups: Arc<Cgroups>,
+    connection: Connection,
+    next: AtomicU64,
+    starts: Semaphore,
+}
+
+impl Isolated {
+    /// Starts a runner at `level`.
+    pub(super) async fn open(
+        level: Level,
+        state: Arc<StateDirectory>,
+        cgroups: Arc<Cgroups>,
+        own_sudo: bool,
+    ) -> Result<(Self, bool), Failure> {
+        let connection = Connection::open(state.path())?;
+        let setup = Setup { level, directory: state.path().to_owned(), own_sudo };
+        let body = wire::body(&setup).step(|| "write the setup".into())?;
+        let asked = tokio::time::timeout(START_DEADLINE, connection.ask(0, Request::Begin, vec![body]));
+        let ready = asked.await.map_err(|_| Failure::new("start the runner", "it does not answer"))??;
+        let Report::Ready { lost, host_sudo } = ready else {
+            return Err(Failure::new("start the runner", "its answer is not understood"));
+        };
+        let mut lost = [promises(level), lost].concat();
+        lost.extend(cgroups.lost());
+        lost.extend(state.notes().iter().cloned());
+        let engine = Self {
+            isolation: Isolation { name: name(level), lost },
+            state,
+            cgroups,
+            connection,
+            next: AtomicU64::new(1),
+            starts: Semaphore::new(CONCURRENT_STARTS),
+        };
+        Ok((engine, host_sudo))
+    }
+
+    /// Makes a sandbox; the outer error is ours, the inner one names the step that the system refused.
+    pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
+        let permit = self.starts.acquire().await.map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
+        })?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let socket = self.state.socket(number);
+        let removal = RemoveOnDrop(socket.clone());
+        let (cgroups, path) = (Arc::clone(&self.cgroups), socket.clone());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let cgroup = cgroups.create(&spec.id, &spec.limits)?;
+            let order = Order { cgroups: cgroup.procs(), spec };
+            Ok::<_, Error>((cgroup, prepare(&order, &path)))
+        });
+        let (cgroup, prepared) = prepared.await.map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "preparing the sandbox was interrupted").with_source(error)
+        })??;
+        let exit = self.connection.expect(number, cgroup);
+        let started = match prepared {
+            Err(failure) => Err(failure),
+            Ok(beside) => {
+                let asked = self.connection.ask(number, Request::Start { number }, beside);
+                tokio::time::timeout(START_DEADLINE, asked)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::new("start the sandbox", "the runner does not answer")))
+            }
+        };
+        drop(permit);
+        if let Err(failure) = started {
+            self.connection.give_up(number);
+            return Ok(Err(failure));
+        }
+        let mut ended = exit.clone();
+        tokio::spawn(async move {
+            // a socket outlives its listener
+            let _ = ended.wait_for(Option::is_some).await;
+            drop(removal);
+        });
+        let killer = Killer(Arc::new(self.connection.killer(number)));
+        Ok(Ok(Running { toolbox: socket, exit, killer }))
+    }
+
+    async fn remove(&self, directory: PathBuf) -> Result<(), Failure> {
+        let body = wire::body(&directory).step(|| "write the order".into())?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let asked = self.connection.ask(number, Request::Remove { number }, vec![body]);
+        let removed = tokio::time::timeout(REMOVE_DEADLINE, asked).await;
+        removed.map_err(|_| Failure::new("remove the sandbox", "the runner does not answer"))?.map(drop)
+    }
+
+    /// Removes what dead servers have left.
+    pub(super) async fn sweep(&self, stale: Vec<Stale>) {
+        for left in stale {
+            for directory in &left.cgroups {
+                if let Err(error) = cgroup::remove_tree(directory) {
+                    tracing::warn!("cannot remove the cgroup {} of a dead server: {error}", directory.display());
+                }
+            }
+            if let Err(failure) = self.remove(left.path.clone()).await {
+                tracing::warn!("what a dead server has left stays in {}: {failure}", left.path.display());
+            }
+        }
+    }
+
+    async fn end(&self) {
+        self.starts.close();
+        let exits = self.connection.exits();
+        for (number, _) in &exits {
+            self.connection.tell(Request::Kill { number: *number }, Vec::new());
+        }
+        for (_, mut exit) in exits {
+            let _ = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;
+        }
+        // the runner can remove files that are other users' for us
+        if let Err(failure) = self.remove(self.state.path().join("sandboxes")).await {
+            tracing::warn!("files of sandboxes are left in {}: {failure}", self.state.path().display());
+        }
+        self.connection.close();
+        let mut ended = self.connection.ended();
+        let _ = tokio::time::timeout(END_DEADLINE, ended.wait_for(|ended| *ended)).await;
+        self.cgroups.remove();
+        if let Err(error) = std::fs::remove_dir_all(self.state.path()) {
+            tracing::warn!("cannot remove {}: {error}", self.state.path().display());
+        }
+    }
+}
+
+impl Engine for Isolated {
+    fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    fn start(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Running>> {
+        let id = spec.id.clone();
+        async move {
+            self.make(spec)
+                .await?
+                .map_err(|failure| system_error(&failure).with_operation("start sandbox").with_sandbox(id))
+        }
+        .boxed()
+    }
+
+    fn delete(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let fail = |error: Error| error.with_operation("delete sandbox").with_sandbox(spec.id.clone());
+            self.cgroups
+                .remains(&spec.id)
+                .remove()
+                .map_err(|error| fail(Error::new(ErrorKind::System, error.to_string()).with_source(error)))?;
+            self.remove(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+        }
+        .boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}
+
+/// The error of a refused step.
+pub(super) fn system_error(failure: &Failure) -> Error {
+    let error = Error::new(ErrorKind::System, failure.to_string());
+    match failure.errno {
+        Some(number) => error.with_source(std::io::Error::from_raw_os_error(number)),
+        None => error,
+    }
+}
+
+/// Directory, listener and order of a start.
+fn prepare(order: &Order, socket: &Path) -> Result<Vec<OwnedFd>, Failure> {
+    let directory = &order.spec.directory;
+    std::fs::create_dir_all(directory).step(|| format!("make {}", directory.display()))?;
+    let listener = UnixListener::bind(socket).step(|| format!("listen on {}", socket.display()))?;
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o600))
+        .step(|| format!("listen on {}", socket.display()))?;
+    Ok(vec![wire::body(order).step(|| "write the order".into())?, listener.into()])
+}
+
+/// Removes a socket's file.
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::RootIdmap => "namespaces/root-idmap",
+        Level::Subuid => "namespaces/subuid",
+        Level::SingleUid => "namespaces/single-uid",
+        Level::Process => "process",
+    }
+}
+
+/// What a level promises nowhere.
+fn promises(level: Level) -> Vec<String> {
+    let lost: &[&str] = match level {
+        Level::RootIdmap => &[],
+        Level::Subuid => &["System directories of this machine are read-only in sandboxes, even for their root."],
+        Level::SingleUid => &[
+            "System directories of this machine are read-only in sandboxes, even for their root.",
+            "Sandboxes have one user only, which is root and called daytona: no chown, no further users.",
+            "Sandboxes keep the group memberships of the server's user.",
+        ],
+        Level::Process => &[
+            "Sandboxes are plain processes of the server's user: they see this machine's processes and users.",
+            "Sandboxes read every file that the server's user may read, and share its /tmp and its ports.",
+            "Sandboxes have no root, no sudo, no home directory /home/daytona and no host name of their own.",
+            "A blocked network blocks the loopback interface as well.",
+            "Where the runner is killed, background processes of sandboxes are left running.",
+        ],
+    };
+    lost.iter().map(|&line| line.to_owned()).collect()
+}

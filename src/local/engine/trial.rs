@@ -1,0 +1,133 @@
+//! Chooses an engine by making a sandbox with it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::http::request::Builder;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::cgroup::Cgroups;
+use super::isolated::Isolated;
+use super::state::StateDirectory;
+use super::{Engine, EngineChoice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::local::spec::{Limits, Network, RootFs, SandboxSpec};
+use crate::local::wire::{Failure, Level};
+
+/// A sandbox is made in milliseconds; this long means that it never will be.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a user can do where no level works.
+const HINT: &str = "Allow user namespaces to this user (sysctl user.max_user_namespaces, \
+                    kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container: \
+                    --security-opt seccomp=unconfined), or choose the weaker isolation by plain processes explicitly: \
+                    INSPECT_DAYTONA_LOCAL_ENGINE=process";
+
+/// See [`super::choose`].
+pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> Result<Arc<dyn Engine>> {
+    let stale = state.take_stale();
+    let state = Arc::new(state);
+    let cgroups = Arc::new(Cgroups::open(&state.name()));
+    if let Err(error) = state.note_cgroups(&cgroups.directories()) {
+        let message = format!("cannot write to {}: {error}", state.path().display());
+        return Err(Error::new(ErrorKind::System, message).with_source(error));
+    }
+    let is_root = nix::unistd::geteuid().is_root();
+    let levels: &[Level] = match choice {
+        EngineChoice::Process => &[Level::Process],
+        EngineChoice::Auto if is_root => &[Level::RootIdmap],
+        EngineChoice::Auto => &[Level::Subuid, Level::SingleUid],
+    };
+    let mut refusals = Vec::new();
+    for level in levels {
+        match attempt(*level, &state, &cgroups).await {
+            Ok(engine) => {
+                engine.sweep(stale).await;
+                return Ok(Arc::new(engine));
+            }
+            Err(failure) => {
+                tracing::debug!("sandboxes at level {level:?} are impossible: {failure}");
+                refusals.push(failure.to_string());
+            }
+        }
+    }
+    cgroups.remove();
+    let _ = std::fs::remove_dir_all(state.path());
+    let message = format!("this machine does not let us isolate sandboxes: {}", refusals.join("; "));
+    Err(Error::new(ErrorKind::Unsupported, message).with_hint(HINT))
+}
+
+/// Makes an engine and proves that it works.
+async fn attempt(level: Level, state: &Arc<StateDirectory>, cgroups: &Arc<Cgroups>) -> Result<Isolated, Failure> {
+    let open = |own_sudo| Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo);
+    let (engine, host_sudo) = open(false).await?;
+    if prove(&engine, &state.sandbox("trial"), host_sudo).await? {
+        return Ok(engine);
+    }
+    tracing::debug!("this machine's sudo does not work in sandboxes; they get the stand-in");
+    drop(engine);
+    let (engine, _) = open(true).await?;
+    prove(&engine, &state.sandbox("trial"), false).await?;
+    Ok(engine)
+}
+
+/// Makes a sandbox and asks its toolbox; says whether `sudo` works, if that is asked.
+async fn prove(engine: &Isolated, directory: &Path, sudo: bool) -> Result<bool, Failure> {
+    let spec = SandboxSpec {
+        id: "trial".into(),
+        hostname: "trial".into(),
+        user: "daytona".into(),
+        env: std::collections::BTreeMap::new(),
+        work_dir: None,
+        root: RootFs::Host,
+        network: Network::Blocked,
+        limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
+        directory: directory.to_owned(),
+    };
+    let refused = |error: Error| Failure::new("make a sandbox on trial", error.to_string());
+    let mut running = engine.make(spec.clone()).await.map_err(refused)??;
+    let version = ask(&running.toolbox, Request::get("/version"), String::new()).await;
+    let sudo_works = match (&version, sudo) {
+        (Ok(_), true) => {
+            let request = Request::post("/process/execute").header("content-type", "application/json");
+            let answer = ask(&running.toolbox, request, r#"{"command":"sudo -n true"}"#.into()).await?;
+            answer.contains(r#""exitCode":0"#)
+        }
+        _ => true,
+    };
+    (running.killer.0)();
+    let ended = tokio::time::timeout(DEADLINE, running.exit.wait_for(Option::is_some)).await;
+    ended
+        .map_err(|_| Failure::new("end a sandbox on trial", "it does not end"))?
+        .map_err(|_| Failure::new("end a sandbox on trial", "the runner has ended"))?;
+    engine.delete(spec).await.map_err(refused)?;
+    version.map(|_| sudo_works)
+}
+
+async fn ask(socket: &Path, request: Builder, body: String) -> Result<String, Failure> {
+    let step = "talk to the toolbox of a sandbox on trial";
+    let refused = |error: &dyn std::fmt::Display| Failure::new(step, error.to_string());
+    let asked = async {
+        let stream = UnixStream::connect(socket).await.map_err(|error| refused(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| refused(&error))?;
+        let connection = tokio::spawn(connection);
+        let request = request
+            .header("host", "toolbox")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| refused(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| refused(&error))?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| refused(&error))?.to_bytes();
+        connection.abort();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() { Ok(text) } else { Err(refused(&format!("{status} {text}"))) }
+    };
+    tokio::time::timeout(DEADLINE, asked).await.map_err(|_| refused(&"it does not answer"))?
+}

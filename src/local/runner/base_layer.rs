@@ -1,0 +1,209 @@
+//! What sandboxes see over this machine's directories: their own accounts, homes and settings, and nothing where the
+//! machine keeps secrets.
+//!
+//! It lies on a file system of its own, since overlayfs refuses a lower layer that is below another one.
+
+use std::ffi::CString;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::identity::Identity;
+use super::{account_files, system};
+use crate::local::wire::{Context, Failure};
+
+/// Directories whose files are shown with the sandbox's changes over them.
+pub(super) const COMPOSED: [&str; 10] =
+    ["usr", "etc", "var", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// Directories of a sandbox's own, with their modes.
+const OWN: [(&str, u32); 14] = [
+    ("boot", 0o755),
+    ("dev", 0o755),
+    ("home", 0o755),
+    ("home/daytona", 0o755),
+    ("media", 0o755),
+    ("mnt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("srv", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("var", 0o755),
+    ("opt", 0o755),
+];
+/// Entries of `/etc` and `/var` that are looked at; the directories left over are hidden.
+const ENTRIES: usize = 200_000;
+
+/// Writes layers for sandboxes.
+pub(super) struct Layer<'a> {
+    /// The directory of all layers; each subdirectory is the layer of the directory with that name, `root` that of `/`.
+    pub(super) directory: &'a Path,
+    /// Whose ids the files have.
+    pub(super) identity: Identity,
+    /// Whether other accounts' files are ours to look at: only then is anything to hide, and can it be hidden.
+    pub(super) privileged: bool,
+}
+
+impl Layer<'_> {
+    /// Writes all layers. `sudo` is the program to be put there under that name.
+    pub(super) fn write(&self, sudo: Option<&Path>) -> Result<(), Failure> {
+        self.skeleton().step(|| "write the base layer of /".into())?;
+        account_files::write(self)?;
+        self.settings().step(|| "write the base layer of /etc".into())?;
+        if let Some(program) = sudo {
+            self.sudo(program).step(|| "write the stand-in for sudo".into())?;
+        }
+        if self.privileged {
+            for composed in ["etc", "var"] {
+                self.hide_secrets(composed).step(|| format!("hide what /{composed} keeps from its users"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn skeleton(&self) -> io::Result<()> {
+        self.directory("root", 0o755, 0)?;
+        for (name, mode) in OWN {
+            let user = if name == "home/daytona" && self.identity.has_users() { 1000 } else { 0 };
+            self.directory(&format!("root/{name}"), mode, user)?;
+        }
+        for name in COMPOSED {
+            let host = Path::new("/").join(name);
+            match fs::read_link(&host) {
+                Ok(target) => symlink(target, self.directory.join("root").join(name))?,
+                Err(_) if host.is_dir() => {
+                    self.directory(&format!("root/{name}"), 0o755, 0)?;
+                    self.directory(name, 0o755, 0)?;
+                }
+                Err(_) => {}
+            }
+        }
+        if let Ok(entries) = fs::read_dir("/etc/skel") {
+            for entry in entries.flatten() {
+                let target = self.directory.join("root/home/daytona").join(entry.file_name());
+                if entry.file_type()?.is_file() && fs::copy(entry.path(), &target).is_ok() {
+                    self.own(&target, 0o644, if self.identity.has_users() { 1000 } else { 0 })?;
+                }
+            }
+        }
+        // what a root file system from elsewhere needs to be mounted over
+        self.directory("image", 0o755, 0)?;
+        for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)] {
+            self.directory(&format!("image/{name}"), mode, 0)?;
+        }
+        // the host's temporary files are not the sandbox's
+        self.directory("var/tmp", 0o1777, 0)
+    }
+
+    fn settings(&self) -> io::Result<()> {
+        // the host's file may be a link to where the sandbox cannot look
+        let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        self.file("etc/resolv.conf", resolver.as_bytes(), 0o644)?;
+        self.file("image/etc/resolv.conf", resolver.as_bytes(), 0o644)?;
+        // one machine's id is not the other's
+        self.file("etc/machine-id", b"", 0o444)?;
+        if !Path::new("/etc/shells").exists() {
+            self.file("etc/shells", b"/bin/sh\n/bin/bash\n", 0o644)?;
+        }
+        Ok(())
+    }
+
+    fn sudo(&self, program: &Path) -> io::Result<()> {
+        self.directory("usr/bin", 0o755, 0)?;
+        let target = self.directory.join("usr/bin/sudo");
+        fs::copy(program, &target)?;
+        self.own(&target, 0o4755, 0)
+    }
+
+    /// Hides what an ordinary user of the machine cannot read: a sandbox's root could, since it sees the files of the
+    /// machine's root as its own.
+    fn hide_secrets(&self, top: &str) -> io::Result<()> {
+        let mut directories = vec![PathBuf::from(top)];
+        let mut entries = 0;
+        while let Some(relative) = directories.pop() {
+            if entries > ENTRIES {
+                self.hide_directory(&relative)?;
+                continue;
+            }
+            for entry in fs::read_dir(Path::new("/").join(&relative))?.flatten() {
+                entries += 1;
+                let name = relative.join(entry.file_name());
+                // what vanishes while we look needs no hiding; links hold no secrets
+                let Ok(metadata) = entry.metadata() else { continue };
+                let readable = metadata.mode() & 0o004 != 0;
+                if self.directory.join(&name).symlink_metadata().is_ok_and(|known| !known.is_dir()) {
+                    continue;
+                }
+                if metadata.is_dir() {
+                    if readable && metadata.mode() & 0o001 != 0 {
+                        directories.push(name);
+                    } else {
+                        self.hide_directory(&name)?;
+                    }
+                } else if metadata.is_file() && !readable {
+                    self.parents(&name)?;
+                    mknod(&self.directory.join(&name), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
+                }
+            }
+        }
+        // not secret by its mode, but other users' all the same
+        if top == "var" { self.opaque(Path::new("var/tmp")) } else { Ok(()) }
+    }
+
+    /// An empty directory of the same owner and mode.
+    fn hide_directory(&self, relative: &Path) -> io::Result<()> {
+        self.parents(relative)?;
+        self.like_host(relative)?;
+        self.opaque(relative)
+    }
+
+    fn opaque(&self, relative: &Path) -> io::Result<()> {
+        let path = CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
+        system::set_attribute(&path, c"trusted.overlay.opaque", b"y")
+    }
+
+    /// A merged directory has the mode of its topmost layer, so each parent must be as it is on the host.
+    fn parents(&self, relative: &Path) -> io::Result<()> {
+        let mut missing: Vec<&Path> = relative
+            .ancestors()
+            .skip(1)
+            .take_while(|parent| !self.directory.join(parent).exists())
+            .collect();
+        missing.reverse();
+        missing.into_iter().try_for_each(|parent| self.like_host(parent))
+    }
+
+    fn like_host(&self, relative: &Path) -> io::Result<()> {
+        let metadata = fs::metadata(Path::new("/").join(relative))?;
+        let path = self.directory.join(relative);
+        fs::create_dir_all(&path)?;
+        let (uid, gid) = (self.identity.outside(metadata.uid()), self.identity.outside(metadata.gid()));
+        std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
+        fs::set_permissions(&path, Permissions::from_mode(metadata.mode() & 0o7777))
+    }
+
+    /// A directory with this mode, owned by a user of the sandbox and its group.
+    pub(super) fn directory(&self, relative: &str, mode: u32, user: u32) -> io::Result<()> {
+        let path = self.directory.join(relative);
+        fs::create_dir_all(&path)?;
+        self.own(&path, mode, user)
+    }
+
+    /// A file of the sandbox's root.
+    pub(super) fn file(&self, relative: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let path = self.directory.join(relative);
+        fs::write(&path, content)?;
+        self.own(&path, mode, 0)
+    }
+
+    fn own(&self, path: &Path, mode: u32, user: u32) -> io::Result<()> {
+        let id = self.identity.outside(user);
+        std::os::unix::fs::lchown(path, Some(id), Some(id))?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+}

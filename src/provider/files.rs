@@ -1,0 +1,183 @@
+//! Reads and writes files of a sandbox, in one request each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::exec::Command;
+use super::sandbox::Sandbox;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What one part of a file that only root may read comes in; well below what an answer should hold.
+const ROOT_CHUNK: u64 = 4 * 1024 * 1024;
+/// How long one step of a file operation inside the sandbox may take.
+const STEP: Duration = Duration::from_secs(60);
+
+impl Sandbox {
+    /// Writes `contents` to `path`, making parent directories. A relative path starts at the working directory of
+    /// commands. An existing file keeps its owner and mode. Not atomic.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`] and [`ErrorKind::IsADirectory`] whose message is `path`.
+    pub async fn write_file(&self, path: &str, contents: Bytes) -> Result<()> {
+        validate(path)?;
+        if self.default_user().is_some() || path.trim() != path {
+            // The toolbox writes as its own user, and trims the destination.
+            return self.write_as_user(path, contents).await;
+        }
+        match self.toolbox().upload(path, contents).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.file_error(error, path, "write a file").await),
+        }
+    }
+
+    /// Reads at most `limit` bytes of `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::FileNotFound`], [`ErrorKind::PermissionDenied`] and [`ErrorKind::IsADirectory`] whose message is
+    /// `path`; [`ErrorKind::OutputLimit`] if the file is larger.
+    pub async fn read_file(&self, path: &str, limit: u64) -> Result<Bytes> {
+        validate(path)?;
+        match self.toolbox().download(path, limit).await {
+            // the kernel's files say they are empty, and a download believes them
+            Ok(bytes) if bytes.is_empty() && is_kernel_file(path) => self.read_through_shim(path, limit, None).await,
+            Ok(bytes) => Ok(bytes),
+            // As docker does, a file is read for the eval, not for the agent: checkpoints and tools keep root's
+            // files. The owner's own permission to read still counts.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                match self.read_through_shim(path, limit, Some("root")).await {
+                    Err(unsupported) if unsupported.kind() == ErrorKind::UserUnsupported => {
+                        Err(Error::new(ErrorKind::PermissionDenied, path))
+                    }
+                    result => result,
+                }
+            }
+            Err(error) => Err(self.file_error(error, path, "read a file").await),
+        }
+    }
+
+    /// Reads the kept output of a command of `user`, `length` bytes, from where the shim left it.
+    pub(super) async fn read_result(&self, path: &str, length: u64, user: Option<&str>) -> Result<Bytes> {
+        let bytes = match self.toolbox().download(path, length).await {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Box::pin(self.read_through_shim(path, length, user)).await?
+            }
+            Err(error) => return Err(self.explain(error.with_operation("fetch a command's output")).await),
+            Ok(bytes) => bytes,
+        };
+        if bytes.len() as u64 == length {
+            return Ok(bytes);
+        }
+        Err(self.unavailable(format!("{} of {length} bytes of a command's output are left", bytes.len())))
+    }
+
+    /// Reads a file by a command, in chunks that fit an answer.
+    async fn read_through_shim(&self, path: &str, limit: u64, user: Option<&str>) -> Result<Bytes> {
+        let mut contents = Vec::new();
+        loop {
+            let offset = contents.len() as u64;
+            let argv = vec![self.shim().path(), "read".to_owned(), path.to_owned(), offset.to_string(), ROOT_CHUNK.to_string()];
+            let (bytes, stderr, status) = self.shim_command(argv, None, user).await?;
+            match status {
+                0 => {}
+                2 => return Err(Error::new(ErrorKind::FileNotFound, path)),
+                13 => return Err(Error::new(ErrorKind::PermissionDenied, path)),
+                21 => return Err(Error::new(ErrorKind::IsADirectory, path)),
+                _ => return Err(self.unexpected("read a file", path, status, &stderr)),
+            }
+            let last = (bytes.len() as u64) < ROOT_CHUNK;
+            contents.extend_from_slice(&bytes);
+            if contents.len() as u64 > limit {
+                return Err(Error::new(ErrorKind::OutputLimit, format!("{path} is larger than {limit} bytes")));
+            }
+            if last {
+                return Ok(contents.into());
+            }
+        }
+    }
+
+    /// Writes a file by a command, as the user that commands run as.
+    async fn write_as_user(&self, path: &str, contents: Bytes) -> Result<()> {
+        let argv = vec![self.shim().path(), "write".to_owned(), path.to_owned()];
+        let (_, stderr, status) = self.shim_command(argv, Some(contents), None).await?;
+        match status {
+            0 => Ok(()),
+            13 => Err(Error::new(ErrorKind::PermissionDenied, path)),
+            21 => Err(Error::new(ErrorKind::IsADirectory, path)),
+            _ => Err(self.unexpected("write a file", path, status, &stderr)),
+        }
+    }
+
+    /// A tool of the shim; returns its standard output, standard error and exit status.
+    async fn shim_command(&self, argv: Vec<String>, input: Option<Bytes>, user: Option<&str>) -> Result<(Bytes, String, i32)> {
+        let command = Command {
+            argv,
+            input,
+            user: user.map(str::to_owned),
+            timeout: Some(STEP),
+            output_limit: ROOT_CHUNK,
+            ..Command::default()
+        };
+        let outcome = self.exec_bytes(command).await?;
+        if outcome.timed_out {
+            return Err(Error::new(ErrorKind::FileTimeout, "a file operation took longer than 60 s").with_sandbox(self.name()));
+        }
+        Ok((outcome.stdout.tail.into(), outcome.stderr.text(ROOT_CHUNK), outcome.returncode))
+    }
+
+    fn unexpected(&self, operation: &'static str, path: &str, status: i32, stderr: &str) -> Error {
+        Error::new(ErrorKind::System, format!("{path}: {} (status {status})", stderr.trim()))
+            .with_operation(operation)
+            .with_sandbox(self.name())
+    }
+
+    /// The error of a file operation with the caller's path; asks the toolbox where its answer leaves it open.
+    async fn file_error(&self, error: Error, path: &str, operation: &'static str) -> Error {
+        match error.kind() {
+            ErrorKind::FileNotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => {
+                Error::new(error.kind(), path).with_source(error)
+            }
+            ErrorKind::OutputLimit => error,
+            ErrorKind::DeadlineExceeded => Error::new(ErrorKind::FileTimeout, error.to_string()),
+            // An empty 400 is a directory, a file where a directory should be, or no path at all.
+            ErrorKind::InvalidRequest => match self.toolbox().info(path).await {
+                Ok(info) if info.is_dir => Error::new(ErrorKind::IsADirectory, path).with_source(error),
+                Err(probe) if matches!(probe.kind(), ErrorKind::FileNotFound | ErrorKind::InvalidRequest) => {
+                    Error::new(ErrorKind::FileNotFound, path).with_source(error)
+                }
+                _ => error.with_operation(operation).with_sandbox(self.name()),
+            },
+            _ => self.explain(error.with_operation(operation)).await,
+        }
+    }
+}
+
+/// Refuses what cannot be a path.
+fn validate(path: &str) -> Result<()> {
+    if path.contains('\0') {
+        return Err(Error::new(ErrorKind::InvalidArgument, "embedded null byte"));
+    }
+    if path.is_empty() {
+        return Err(Error::new(ErrorKind::FileNotFound, path));
+    }
+    Ok(())
+}
+
+/// Whether a path lies in a file system whose files have no size.
+fn is_kernel_file(path: &str) -> bool {
+    ["/proc/", "/sys/"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_byte_in_a_path_is_refused_before_any_request() {
+        assert_eq!(validate("a\0b").unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(validate("").unwrap_err().kind(), ErrorKind::FileNotFound);
+        assert!(validate("a b").is_ok());
+    }
+}

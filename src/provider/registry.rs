@@ -1,0 +1,195 @@
+//! Which sandboxes of a run exist, or may exist. An entry is made before the request that creates its sandbox, and
+//! goes only when the sandbox is known to be gone.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Where a sandbox is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The create request is about to be sent, under way, or its outcome is unknown.
+    Creating,
+    /// It exists.
+    Alive,
+    /// A delete is under way.
+    Deleting,
+    /// A delete failed, for this reason; it may still exist.
+    Left(String),
+}
+
+/// What is known of one sandbox.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) phase: Phase,
+    /// The platform's id, once it answered.
+    pub(super) id: Option<String>,
+    /// Nobody wants it any more: whoever finishes its creation deletes it.
+    pub(super) doomed: bool,
+    /// The server supports a time-to-live on it, which must be extended while it lives.
+    pub(super) expires: bool,
+}
+
+/// The entries of a run by sandbox name.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Woken at every change, so that waiting needs no polling.
+    changed: Notify,
+    counts: Mutex<Counts>,
+}
+
+/// How many sandboxes a run has had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Created, and known to have been.
+    pub created: u64,
+    /// Deleted, and known to be gone or going.
+    pub deleted: u64,
+}
+
+impl Registry {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        // a panic elsewhere must not hide sandboxes that cost money
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a sandbox that is about to be created.
+    pub(super) fn record(&self, name: &str) {
+        let entry = Entry { phase: Phase::Creating, id: None, doomed: false, expires: false };
+        self.entries().insert(name.to_owned(), entry);
+        self.changed.notify_waiters();
+    }
+
+    /// Notes the id, as soon as the platform told it. Returns whether the sandbox is still wanted.
+    pub(super) fn identified(&self, name: &str, id: &str, expires: bool) -> bool {
+        self.lock_counts().created += 1;
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(name) else { return false };
+        entry.id = Some(id.to_owned());
+        entry.expires = expires;
+        !entry.doomed
+    }
+
+    /// Marks a sandbox as unwanted. Returns whether it exists now and nobody deletes it yet.
+    pub(super) fn doom(&self, name: &str) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(name) else { return false };
+        entry.doomed = true;
+        matches!(entry.phase, Phase::Alive | Phase::Left(_))
+    }
+
+    /// Moves an entry on. Returns `false` if there is none.
+    pub(super) fn set_phase(&self, name: &str, phase: Phase) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(name) else { return false };
+        entry.phase = phase;
+        drop(entries);
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// The creation succeeded. Returns `false` if the sandbox was given up meanwhile.
+    pub(super) fn became_alive(&self, name: &str) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(name) else { return false };
+        entry.phase = Phase::Alive;
+        let wanted = !entry.doomed;
+        drop(entries);
+        self.changed.notify_waiters();
+        wanted
+    }
+
+    /// Forgets a sandbox that never was, or is gone (`deleted`).
+    pub(super) fn remove(&self, name: &str, deleted: bool) {
+        if self.entries().remove(name).is_some() && deleted {
+            self.lock_counts().deleted += 1;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// An entry.
+    pub(super) fn get(&self, name: &str) -> Option<Entry> {
+        self.entries().get(name).cloned()
+    }
+
+    /// All entries.
+    pub(super) fn all(&self) -> Vec<(String, Entry)> {
+        self.entries().iter().map(|(name, entry)| (name.clone(), entry.clone())).collect()
+    }
+
+    /// Waits until `condition` holds for the entries.
+    pub(super) async fn wait_until(&self, condition: impl Fn(&BTreeMap<String, Entry>) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // registered before the look, so that no change falls between the two
+            changed.as_mut().enable();
+            if condition(&self.entries()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for any change, for example for a sandbox to end.
+    pub(super) async fn wait_for_change(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock_counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many sandboxes there have been.
+    pub(super) fn counts(&self) -> Counts {
+        *self.lock_counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_given_up_during_creation_is_not_wanted_when_it_arrives() {
+        let registry = Registry::default();
+        registry.record("a");
+        assert!(!registry.doom("a"), "its creator deletes it");
+        assert!(!registry.identified("a", "id", false));
+    }
+
+    #[test]
+    fn a_sandbox_given_up_when_it_lives_must_be_deleted_by_the_caller() {
+        let registry = Registry::default();
+        registry.record("a");
+        assert!(registry.identified("a", "id", false));
+        assert!(registry.became_alive("a"));
+        assert!(registry.doom("a"));
+    }
+
+    #[test]
+    fn counts_tell_created_and_deleted() {
+        let registry = Registry::default();
+        registry.record("a");
+        registry.record("b");
+        registry.identified("a", "id", false);
+        registry.remove("a", true);
+        registry.remove("a", true);
+        registry.remove("b", false);
+        assert_eq!(registry.counts(), Counts { created: 1, deleted: 1 });
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_change_that_fulfils_it() {
+        let registry = std::sync::Arc::new(Registry::default());
+        registry.record("a");
+        let waiting = tokio::spawn({
+            let registry = std::sync::Arc::clone(&registry);
+            async move { registry.wait_until(BTreeMap::is_empty).await }
+        });
+        registry.remove("a", false);
+        waiting.await.expect("the wait ends");
+    }
+}

@@ -1,0 +1,328 @@
+//! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::keep_alive;
+use super::names;
+use super::registry::{Counts, Phase, Registry};
+use super::sandbox::Sandbox;
+use super::settings::Settings;
+use crate::api::sandbox::{CreateSandbox, DesiredState, SandboxState};
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many deletes run at once when a run ends.
+const PARALLEL_DELETES: usize = 16;
+/// How long one delete tries: a sandbox in transition refuses it for a while.
+pub(super) const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the end of a run waits for creations and deletes that are under way.
+const SETTLE: Duration = Duration::from_secs(90);
+/// How long a create waits for this run's other sandboxes to end when the account's quota is used up.
+const QUOTA_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// Between two looks at a used-up quota, if none of our sandboxes ends meanwhile: others use the account too.
+const QUOTA_POLL: Duration = Duration::from_secs(30);
+
+/// An eval run. Cheap to clone; all clones share one account of sandboxes.
+#[derive(Clone, Debug)]
+pub struct Run(Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    id: String,
+    client: Client,
+    registry: Registry,
+    keep_alive: keep_alive::Task,
+}
+
+/// A sandbox that a run could not delete, or was told to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Its name.
+    pub name: String,
+    /// Its id, if it is known.
+    pub id: Option<String>,
+    /// Why it is left; empty if it was to be kept.
+    pub reason: String,
+}
+
+impl Run {
+    /// A run whose sandboxes `client` creates.
+    pub fn new(client: Client) -> Self {
+        Self(Arc::new(Inner {
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            client,
+            registry: Registry::default(),
+            keep_alive: keep_alive::Task::default(),
+        }))
+    }
+
+    /// The run's id, in the label `inspect_run_id`.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The client of this run.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(super) fn upgrade(weak: &Weak<Inner>) -> Option<Self> {
+        weak.upgrade().map(Self)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// How many sandboxes were created and deleted.
+    pub fn counts(&self) -> Counts {
+        self.0.registry.counts()
+    }
+
+    /// Creates the sandbox `name` (see [`names::sandbox_name`]) and prepares it for commands.
+    ///
+    /// The work goes on if the future is dropped, and ends with the sandbox deleted.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be created; what had come into being is deleted or on its way to.
+    pub async fn create(&self, name: String, settings: Settings) -> Result<Sandbox> {
+        self.0.registry.record(&name);
+        let (sender, receiver) = oneshot::channel();
+        let run = self.clone();
+        tokio::spawn(async move {
+            let made = run.make(&name, &settings).await;
+            if let Err(Ok(_unwanted)) = sender.send(made) {
+                run.delete_logged(&name).await;
+            }
+        });
+        receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
+    }
+
+    async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
+        let request = settings.create_request(name, names::labels(&self.0.id, settings.labels()));
+        let created = match self.create_within_quota(&request).await {
+            Ok(created) => created,
+            Err(error) => {
+                self.create_failed(name, &error).await;
+                return Err(error.with_sandbox(name));
+            }
+        };
+        let expires = created.auto_destroy_at.is_some();
+        let wanted = self.0.registry.identified(name, &created.id, expires && settings.extends_ttl());
+        if expires && settings.extends_ttl() {
+            self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
+        }
+        let prepared = if wanted {
+            self.prepare(name, created, settings).await
+        } else {
+            Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name))
+        };
+        match prepared {
+            Ok(sandbox) if self.0.registry.became_alive(name) => Ok(sandbox),
+            Ok(_) => {
+                self.delete_logged(name).await;
+                Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name))
+            }
+            Err(error) => {
+                self.delete_logged(name).await;
+                Err(error.with_sandbox(name))
+            }
+        }
+    }
+
+    async fn prepare(
+        &self,
+        name: &str,
+        created: crate::api::sandbox::Sandbox,
+        settings: &Settings,
+    ) -> Result<Sandbox> {
+        let started = if created.state == SandboxState::Started {
+            created
+        } else {
+            self.0.client.sandboxes().wait_started(&created.id, settings.timeout()).await?
+        };
+        settings.verify(&started)?;
+        let toolbox = self.0.client.toolbox(&started).await?;
+        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, settings.user().map(str::to_owned)).await
+    }
+
+    /// Sends the create request; waits for our own sandboxes to end while the account's quota is used up.
+    async fn create_within_quota(
+        &self,
+        request: &CreateSandbox,
+    ) -> Result<crate::api::sandbox::Sandbox> {
+        let give_up = Instant::now() + QUOTA_PATIENCE;
+        let mut told = false;
+        loop {
+            let error = match self.0.client.sandboxes().create(request).await {
+                Err(error) if error.kind() == ErrorKind::QuotaExceeded => error,
+                result => return result,
+            };
+            let others = self.0.registry.all().iter().any(|(_, entry)| {
+                matches!(entry.phase, Phase::Alive | Phase::Deleting)
+            });
+            if !others || Instant::now() >= give_up {
+                return Err(error.with_hint(
+                    "No other sandbox of this eval holds the quota; delete sandboxes that are not needed \
+                     (inspect sandbox cleanup daytona), lower --max-sandboxes, or raise the account's limits",
+                ));
+            }
+            if !told {
+                told = true;
+                tracing::warn!("waiting for other sandboxes of this eval to end: {}", error.message());
+            }
+            let _changed = timeout(QUOTA_POLL, self.0.registry.wait_for_change()).await;
+        }
+    }
+
+    /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.
+    async fn create_failed(&self, name: &str, error: &Error) {
+        let refused = error.http_status().is_some_and(|status| (400..500).contains(&status) && status != 408);
+        // `Sandbox failed to start` is a refusal that leaves a sandbox behind
+        if refused && error.kind() != ErrorKind::CreationFailed && error.attempts() == 1 {
+            self.0.registry.remove(name, false);
+        } else {
+            self.delete_logged(name).await;
+        }
+    }
+
+    /// Gives up a sandbox: deletes it in the background, or as soon as its creation is through. Never waits.
+    pub fn abandon(&self, name: &str) {
+        if self.0.registry.doom(name) {
+            let run = self.clone();
+            let name = name.to_owned();
+            tokio::spawn(async move { run.delete_logged(&name).await });
+        }
+    }
+
+    /// Deletes a sandbox; goes on in the background if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If it may still exist; it stays on the account, so that [`Run::finish`] tries again.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let run = self.clone();
+        let name = name.to_owned();
+        let deletion = tokio::spawn(async move { run.delete_here(&name).await });
+        deletion.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the deletion broke off")))
+    }
+
+    async fn delete_here(&self, name: &str) -> Result<()> {
+        let Some(entry) = self.0.registry.get(name) else { return Ok(()) };
+        if entry.phase == Phase::Deleting {
+            self.0.registry.wait_until(|entries| {
+                entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting)
+            }).await;
+            return match self.0.registry.get(name).map(|entry| entry.phase) {
+                Some(Phase::Left(reason)) => Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name)),
+                _ => Ok(()),
+            };
+        }
+        self.0.registry.set_phase(name, Phase::Deleting);
+        // the id if we have it: deletion renames a sandbox, so a repeat by name would miss it
+        let handle = entry.id.as_deref().unwrap_or(name);
+        match self.0.client.sandboxes().delete(handle, DELETE_PATIENCE).await {
+            Ok(()) => {
+                self.0.registry.remove(name, entry.id.is_some());
+                Ok(())
+            }
+            Err(error) => {
+                let error = if error.kind() == ErrorKind::Forbidden {
+                    self.stop_instead(handle, error).await
+                } else {
+                    error
+                };
+                let error = error.with_operation("delete the sandbox").with_sandbox(name);
+                self.0.registry.set_phase(name, Phase::Left(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// A key that may create but not delete can at least stop what costs most.
+    async fn stop_instead(&self, handle: &str, error: Error) -> Error {
+        let stopped = self.0.client.sandboxes().stop(handle, true).await;
+        error.with_hint(match stopped {
+            Ok(_) => "The API key may not delete sandboxes, so it was stopped instead; it still uses disk quota. \
+                      Give the key the permission delete:sandboxes"
+                .to_owned(),
+            Err(stop) => format!(
+                "The API key may not delete sandboxes, and stopping it failed too ({stop}): it still runs. Give the \
+                 key the permission delete:sandboxes"
+            ),
+        })
+    }
+
+    async fn delete_logged(&self, name: &str) {
+        if let Err(error) = self.delete(name).await {
+            tracing::warn!("{error}. It is tried again when the eval ends");
+        }
+    }
+
+    /// Ends the run: waits for what is under way, deletes every sandbox that is left, by account and by label, and
+    /// returns what could not be deleted. With `cleanup` false, returns what is kept. May be called again.
+    pub async fn finish(&self, cleanup: bool) -> Vec<Left> {
+        let busy = |phase: &Phase| matches!(phase, Phase::Creating | Phase::Deleting);
+        let settled = self.0.registry.wait_until(|entries| !entries.values().any(|entry| busy(&entry.phase)));
+        let _settled = timeout(SETTLE, settled).await;
+        if cleanup {
+            let names = self.0.registry.all().into_iter().map(|(name, _)| name);
+            let deletions = names.map(|name| async move {
+                // reported below, from the account
+                let _result = self.delete(&name).await;
+            });
+            stream::iter(deletions).buffer_unordered(PARALLEL_DELETES).collect::<Vec<()>>().await;
+            if let Err(error) = self.sweep().await {
+                tracing::warn!("cannot look for sandboxes that are left: {error}");
+            }
+        } else {
+            keep_alive::extend_for_inspection(self).await;
+        }
+        self.0.keep_alive.stop();
+        let left = self.0.registry.all().into_iter().map(|(name, entry)| Left {
+            name,
+            id: entry.id,
+            reason: match entry.phase {
+                Phase::Left(reason) => reason,
+                Phase::Creating => "its creation never ended".to_owned(),
+                Phase::Deleting => "its deletion never ended".to_owned(),
+                Phase::Alive => String::new(),
+            },
+        });
+        left.collect()
+    }
+
+    /// Deletes sandboxes that carry this run's label but are not on its account: the news of their creation was lost.
+    async fn sweep(&self) -> Result<()> {
+        if self.counts() == Counts::default() && self.0.registry.all().is_empty() {
+            return Ok(());
+        }
+        let known: BTreeSet<String> = self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
+        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &Default::default())).await? {
+            let going = listed.state == SandboxState::Destroying || listed.desired_state == Some(DesiredState::Destroyed);
+            if going || known.contains(&listed.id) {
+                continue;
+            }
+            // the list lags behind: only the sandbox itself tells whether it is there
+            let Some(found) = self.0.client.sandboxes().find(&listed.id).await? else { continue };
+            if matches!(found.state, SandboxState::Destroying | SandboxState::Destroyed) {
+                continue;
+            }
+            self.0.registry.record(&found.name);
+            self.0.registry.identified(&found.name, &found.id, false);
+            self.delete_logged(&found.name).await;
+        }
+        Ok(())
+    }
+}

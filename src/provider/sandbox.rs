@@ -1,0 +1,246 @@
+//! A sandbox that runs, as the provider uses it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::run::Run;
+use crate::client::{Client, Toolbox};
+use crate::error::{Error, ErrorKind, Result};
+use crate::shim::protocol::{ExecId, quote};
+
+/// The shim, a static program for linux/amd64 (see `build.rs`).
+static SHIM: &[u8] = include_bytes!(env!("INSPECT_DAYTONA_SHIM"));
+
+/// The program that is uploaded into each sandbox to run its commands.
+pub fn shim() -> &'static [u8] {
+    SHIM
+}
+
+/// Where the shim may live, in order: the first that can be written and executed in. `/var/tmp` comes first since
+/// commands clean `/tmp`.
+pub(super) const SHIM_PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
+
+/// A cheap handle of a sandbox.
+#[derive(Clone, Debug)]
+pub struct Sandbox(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    id: String,
+    run: Run,
+    client: Client,
+    toolbox: Toolbox,
+    /// Who runs commands that name no user; the toolbox's own user where absent.
+    default_user: Option<String>,
+    shim: Mutex<Shim>,
+    /// Execs whose results are here and may be removed there, by the user whose state has them.
+    acks: Mutex<BTreeMap<Option<String>, Vec<ExecId>>>,
+    since: Instant,
+}
+
+/// Where the shim is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shim {
+    place: usize,
+    directory: String,
+    /// It has answered, so it can be executed.
+    answered: bool,
+}
+
+impl Shim {
+    fn at(place: usize) -> Self {
+        // a name that nothing in an image or a command can know beforehand
+        let suffix = uuid::Uuid::new_v4().simple().to_string();
+        let directory = format!("{}/.inspect-daytona-{}", SHIM_PLACES[place], &suffix[..12]);
+        Self { place, directory, answered: false }
+    }
+
+    /// The program.
+    pub(super) fn path(&self) -> String {
+        format!("{}/shim", self.directory)
+    }
+
+    /// `script`, preceded by what an upload cannot do: make the file executable, and its directory passable for
+    /// other users but not listable.
+    pub(super) fn prepared(&self, script: String) -> String {
+        if self.answered {
+            return script;
+        }
+        format!("chmod 711 {}; chmod 755 {}; {script}", quote(&self.directory), quote(&self.path()))
+    }
+}
+
+impl Sandbox {
+    /// Takes a started sandbox into use: uploads the shim.
+    ///
+    /// # Errors
+    ///
+    /// If no directory takes the shim, or the sandbox does not answer.
+    pub(super) async fn prepare(
+        run: Run,
+        name: String,
+        id: String,
+        toolbox: Toolbox,
+        default_user: Option<String>,
+    ) -> Result<Self> {
+        let client = run.client().clone();
+        let sandbox = Self(Arc::new(Inner {
+            name,
+            id,
+            run,
+            client,
+            toolbox,
+            default_user,
+            shim: Mutex::new(Shim::at(0)),
+            acks: Mutex::default(),
+            since: Instant::now(),
+        }));
+        let shim = sandbox.install_shim(0).await?;
+        *sandbox.lock_shim() = shim;
+        Ok(sandbox)
+    }
+
+    /// The sandbox's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The sandbox's id.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Deletes the sandbox; goes on in the background if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If it may still exist; the run keeps it and tries again when it finishes.
+    pub async fn delete(&self) -> Result<()> {
+        self.0.run.delete(&self.0.name).await
+    }
+
+    pub(super) fn toolbox(&self) -> &Toolbox {
+        &self.0.toolbox
+    }
+
+    pub(super) fn default_user(&self) -> Option<&str> {
+        self.0.default_user.as_deref()
+    }
+
+    fn lock_shim(&self) -> MutexGuard<'_, Shim> {
+        self.0.shim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the shim is now.
+    pub(super) fn shim(&self) -> Shim {
+        self.lock_shim().clone()
+    }
+
+    /// Notes that a shim can be executed.
+    pub(super) fn shim_answered(&self, shim: &Shim) {
+        let mut current = self.lock_shim();
+        if current.directory == shim.directory {
+            current.answered = true;
+        }
+    }
+
+    /// Uploads the shim to the first place from `first` on that takes it.
+    async fn install_shim(&self, first: usize) -> Result<Shim> {
+        let mut refused = None;
+        for place in first..SHIM_PLACES.len() {
+            let shim = Shim::at(place);
+            match self.toolbox().upload(&shim.path(), Bytes::from_static(SHIM)).await {
+                Ok(()) => return Ok(shim),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::PermissionDenied
+                            | ErrorKind::FileNotFound
+                            | ErrorKind::IsADirectory
+                            | ErrorKind::InvalidRequest
+                            | ErrorKind::System
+                    ) =>
+                {
+                    refused = Some(error);
+                }
+                Err(error) => return Err(self.explain(error.with_operation("prepare the sandbox")).await),
+            }
+        }
+        let places = SHIM_PLACES.join(", ");
+        let error = self.unavailable(format!(
+            "no directory of the sandbox takes the program that runs commands (tried {places})"
+        ));
+        Err(match refused {
+            Some(source) => error.with_source(source),
+            None => error,
+        })
+    }
+
+    /// Puts the shim somewhere else, because it vanished or cannot be executed where it is.
+    pub(super) async fn replace_shim(&self, old: &Shim) -> Result<Shim> {
+        let current = self.shim();
+        if current.directory != old.directory {
+            return Ok(current);
+        }
+        // one that has answered was deleted and may come back to its place; another one cannot be executed there
+        let place = if old.answered { old.place } else { old.place + 1 };
+        let shim = self.install_shim(place).await?;
+        *self.lock_shim() = shim.clone();
+        Ok(shim)
+    }
+
+    /// Where files of an exec are uploaded to, before their extension.
+    pub(super) fn upload_path(&self, id: ExecId) -> String {
+        format!("{}/in-{id}", self.lock_shim().directory)
+    }
+
+    pub(super) async fn upload_all(&self, files: &[(String, Bytes)]) -> Result<()> {
+        let borrowed = files.iter().map(|(path, contents)| (path.as_str(), contents.clone()));
+        match self.toolbox().upload_many(borrowed).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explain(error.with_operation("send a command's input")).await),
+        }
+    }
+
+    fn lock_acks(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Vec<ExecId>>> {
+        self.0.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The acknowledgements that the next call of `user` carries.
+    pub(super) fn take_acks(&self, user: Option<&str>) -> Vec<ExecId> {
+        let mut acks = self.lock_acks();
+        let Some(due) = acks.get_mut(&user.map(str::to_owned)) else { return Vec::new() };
+        // bounded, so that a call stays small after a burst
+        due.split_off(due.len().saturating_sub(256))
+    }
+
+    /// Notes that the result of an exec is here.
+    pub(super) fn push_ack(&self, user: Option<&str>, id: ExecId) {
+        self.lock_acks().entry(user.map(str::to_owned)).or_default().push(id);
+    }
+
+    /// The error of a sandbox that cannot be used any more.
+    pub(super) fn unavailable(&self, message: String) -> Error {
+        Error::new(ErrorKind::SandboxUnavailable, message).with_sandbox(self.name())
+    }
+
+    /// What became of a sandbox whose answers have no reply of the shim in them.
+    pub(super) async fn broken(&self, exit_code: i64, text: &str) -> Error {
+        let tail: String = text.chars().rev().take(300).collect::<Vec<_>>().into_iter().rev().collect();
+        let error = self.unavailable(format!(
+            "the sandbox runs no commands any more: its shell answered exit code {exit_code} and {:?}",
+            tail.trim()
+        ));
+        self.explain(error).await
+    }
+
+    /// Asks the control plane whether an error is the sandbox's end, and says so if it is.
+    pub(super) async fn explain(&self, error: Error) -> Error {
+        let age = self.0.since.elapsed().as_secs();
+        self.0.client.explain(error, &self.0.id).await.with_sandbox(format!("{}, {age} s old", self.name()))
+    }
+}

@@ -1,0 +1,362 @@
+//! What a task asks of its sandboxes, and the create request for it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::api::sandbox::{CreateSandbox, Sandbox};
+use crate::api::snapshot::SnapshotState;
+use crate::api::volume::VolumeMount;
+use crate::client::{Client, Credentials};
+use crate::config::{Context, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::error::{Error, ErrorKind, Result};
+
+use super::keep_alive::TTL_MINUTES;
+
+/// What the Python side hands over, as JSON.
+#[derive(Debug, Deserialize)]
+struct Request {
+    source: Origin,
+    /// The task's directory, absolute.
+    directory: PathBuf,
+    /// The sample's metadata, as Python's `str()` shows it.
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Origin {
+    /// There is none.
+    None,
+    /// A Dockerfile or compose file.
+    Path(PathBuf),
+    /// Inspect's `ComposeConfig`.
+    Model(serde_json::Value),
+    /// The keys of `x-daytona` alone.
+    Settings(serde_json::Value),
+}
+
+/// A configuration that this version can carry out.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    plan: SandboxPlan,
+}
+
+impl Settings {
+    /// Takes a configuration from the Python side, see [`Request`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let request: Request = serde_json::from_str(json)
+            .map_err(|error| Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}")))?;
+        let source = match request.source {
+            Origin::None => Source::None,
+            Origin::Path(path) => Source::from_path(path)?,
+            Origin::Model(model) => Source::Model(model.to_string()),
+            Origin::Settings(settings) => Source::Settings(settings.to_string()),
+        };
+        let context = Context {
+            directory: &request.directory,
+            environment: &|name| std::env::var(name).ok(),
+            metadata: &request.metadata,
+            files: &RealFiles,
+        };
+        Self::from_plan(crate::config::load(&source, &context)?)
+    }
+
+    /// Takes a plan.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if it asks for what this version cannot do.
+    pub fn from_plan(plan: Plan) -> Result<Self> {
+        let plan = match plan {
+            Plan::Single(plan) => *plan,
+            Plan::Multi(_) => return Err(unsupported("more than one service")),
+        };
+        if let Some(what) = beyond_this_version(&plan.service) {
+            return Err(unsupported(what));
+        }
+        if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
+            return Err(unsupported(&format!("the class {class}")));
+        }
+        Ok(Self { plan })
+    }
+
+    /// The service's name in a compose file; `default` where there is none.
+    pub fn service_name(&self) -> &str {
+        &self.plan.service.name
+    }
+
+    /// What was ignored and why.
+    pub fn warnings(&self) -> &[String] {
+        &self.plan.warnings
+    }
+
+    /// How long the creation may take, from the request until the sandbox has started.
+    pub(super) fn timeout(&self) -> Duration {
+        self.plan.settings.timeout
+    }
+
+    /// Who runs commands that name no user; the toolbox's own user where absent.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.plan.service.user.as_deref()
+    }
+
+    /// The user's labels.
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.plan.settings.labels
+    }
+
+    /// Minutes that a sandbox outlives this process by.
+    pub(super) fn ttl_minutes(&self) -> u32 {
+        self.plan.settings.ttl_minutes.unwrap_or(TTL_MINUTES)
+    }
+
+    /// Whether this process extends the time-to-live. One that the user set is an end that was asked for.
+    pub(super) fn extends_ttl(&self) -> bool {
+        self.plan.settings.ttl_minutes.is_none()
+    }
+
+    /// The request for a sandbox.
+    pub(super) fn create_request(&self, name: &str, labels: BTreeMap<String, String>) -> CreateSandbox {
+        let SandboxPlan { service, settings, .. } = &self.plan;
+        let mut request = CreateSandbox {
+            name: Some(name.to_owned()),
+            labels,
+            env: service.environment.clone(),
+            user: service.user.clone(),
+            public: settings.public.then_some(true),
+            target: settings.target.clone(),
+            auto_stop_interval: Some(i64::from(settings.auto_stop_interval)),
+            auto_pause_interval: settings.auto_pause_interval.map(i64::from),
+            auto_archive_interval: Some(i64::from(settings.auto_archive_interval)),
+            auto_delete_interval: if settings.ephemeral { Some(0) } else { settings.auto_delete_interval },
+            ttl_minutes: Some(i64::from(self.ttl_minutes())),
+            queue_timeout: settings.queue_timeout.map(i64::from),
+            volumes: settings.volumes.iter().map(mount).collect(),
+            ..CreateSandbox::default()
+        };
+        if let Some(language) = &settings.language {
+            // the official SDK reads the language from this label
+            request.labels.insert("code-toolbox-language".to_owned(), language.clone());
+        }
+        if let ImageSource::Snapshot(snapshot) = &service.image {
+            request.snapshot = Some(snapshot.clone());
+        }
+        if !settings.secrets.is_empty() {
+            let pairs = settings.secrets.iter().map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
+            request.secrets = Some(pairs.collect());
+        }
+        match &service.network {
+            Network::Default => {}
+            Network::Blocked => request.network_block_all = Some(true),
+            Network::AllowCidrs(networks) => request.network_allow_list = Some(networks.join(",")),
+            Network::AllowDomains(names) => request.domain_allow_list = Some(names.join(",")),
+        }
+        request
+    }
+
+    /// Checks that a sandbox came out as it was asked for where that protects somebody: servers drop fields that they
+    /// do not know without a word.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] naming the restriction that did not take effect.
+    pub(super) fn verify(&self, created: &Sandbox) -> Result<()> {
+        let missing = match &self.plan.service.network {
+            Network::Default => None,
+            Network::Blocked => (!created.network_block_all).then_some("network_block_all"),
+            Network::AllowCidrs(wanted) => {
+                (!same_list(wanted, created.network_allow_list.as_deref())).then_some("network_allow_list")
+            }
+            Network::AllowDomains(wanted) => {
+                (!same_list(wanted, created.domain_allow_list.as_deref())).then_some("domain_allow_list")
+            }
+        };
+        let Some(missing) = missing else { return Ok(()) };
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the server did not apply {missing}, so the sandbox would not be confined as the task asks"),
+        )
+        .with_sandbox(&created.name)
+        .with_hint("Use a server that supports it, or remove the setting"))
+    }
+
+    /// Checks key, server and configuration before anything is created; returns what the user should know.
+    ///
+    /// # Errors
+    ///
+    /// What would make every sample fail: a refused key, a server that is not there or not Daytona, a snapshot that
+    /// does not exist or cannot be used.
+    pub async fn check(&self, client: &Client) -> Result<Vec<String>> {
+        let mut warnings = self.warnings().to_vec();
+        // a token is no key, and is checked by the first request that needs it
+        if matches!(client.options().credentials, Credentials::ApiKey(_)) {
+            let key = client.current_api_key().await.map_err(|error| match error.kind() {
+                ErrorKind::Unauthenticated => error.with_hint(
+                    "Set DAYTONA_API_KEY to a valid key of this server, or run without an account: \
+                     DAYTONA_API_URL=local",
+                ),
+                _ => error,
+            })?;
+            if !key.permissions.is_empty() && !key.permissions.iter().any(|name| name == "delete:sandboxes") {
+                warnings.push(
+                    "the API key lacks the permission delete:sandboxes: sandboxes will be stopped instead of deleted, \
+                     and go on using disk quota"
+                        .to_owned(),
+                );
+            }
+        }
+        if let ImageSource::Snapshot(name) = &self.plan.service.image {
+            check_snapshot(client, name).await?;
+        }
+        Ok(warnings)
+    }
+}
+
+/// Checks that a snapshot can be started from.
+async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
+    let snapshot = match client.snapshots().get(name).await {
+        Ok(snapshot) => snapshot,
+        // a key may be allowed to use snapshots and not to read them; the create request tells then
+        Err(error) if error.kind() == ErrorKind::Forbidden => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::new(ErrorKind::InvalidConfig, format!("there is no snapshot {name}"))
+                .with_hint("Check its name in Daytona's dashboard, or leave it out for the default snapshot")
+                .with_source(error));
+        }
+        Err(error) => return Err(error),
+    };
+    let state = match snapshot.state {
+        SnapshotState::Error | SnapshotState::BuildFailed => "failed to build",
+        SnapshotState::Removing => "is being removed",
+        SnapshotState::Inactive => "is inactive; activate it in Daytona's dashboard",
+        _ => return Ok(()),
+    };
+    let reason = snapshot.error_reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    Err(Error::new(ErrorKind::InvalidConfig, format!("the snapshot {name} {state}{reason}")))
+}
+
+/// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
+fn beyond_this_version(service: &Service) -> Option<&'static str> {
+    let Service {
+        name: _,
+        image,
+        command,
+        entrypoint,
+        environment: _,
+        user: _,
+        working_dir,
+        hostname,
+        extra_hosts,
+        healthcheck,
+        network: _,
+        resources,
+        ports: _,
+        shm_size,
+        tmpfs,
+        ulimits,
+    } = service;
+    let asks = [
+        (matches!(image, ImageSource::Image(_)), "an image"),
+        (matches!(image, ImageSource::Build(_)), "an image build"),
+        (command.is_some(), "a command"),
+        (entrypoint.is_some(), "an entrypoint"),
+        (working_dir.is_some(), "a working_dir"),
+        (hostname.is_some(), "a hostname"),
+        (!extra_hosts.is_empty(), "extra_hosts"),
+        (healthcheck.is_some(), "a healthcheck"),
+        (*resources != crate::config::Resources::default(), "resources without an image of its own"),
+        (shm_size.is_some(), "a shm_size"),
+        (!tmpfs.is_empty(), "a tmpfs"),
+        (!ulimits.is_empty(), "ulimits"),
+    ];
+    asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("the configuration asks for {what}, which this version of inspect-daytona cannot do yet"),
+    )
+    .with_hint("Nothing was created")
+}
+
+fn mount(volume: &crate::config::PlatformVolume) -> VolumeMount {
+    VolumeMount {
+        volume_id: volume.volume.clone(),
+        mount_path: volume.mount_path.clone(),
+        subpath: volume.subpath.clone(),
+    }
+}
+
+/// Whether a comma-separated list holds exactly these items.
+fn same_list(wanted: &[String], list: Option<&str>) -> bool {
+    let mut wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
+    let mut got: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    wanted.sort_unstable();
+    got.sort_unstable();
+    wanted == got
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(json: &str) -> Result<Settings> {
+        Settings::from_json(&format!(r#"{{"source": {{"settings": {json}}}, "directory": "/"}}"#))
+    }
+
+    fn request(json: &str) -> CreateSandbox {
+        settings(json).unwrap().create_request("n", BTreeMap::new())
+    }
+
+    #[test]
+    fn without_a_configuration_a_sandbox_never_stops_by_itself_but_expires() {
+        let request = Settings::from_json(r#"{"source": "none", "directory": "/"}"#).unwrap().create_request("n", BTreeMap::new());
+        assert_eq!(request.auto_stop_interval, Some(0));
+        assert_eq!(request.ttl_minutes, Some(60));
+        assert_eq!((request.snapshot, request.network_block_all), (None, None));
+    }
+
+    #[test]
+    fn settings_reach_the_create_request() {
+        let request = request(
+            r#"{"snapshot": "s", "os_user": "root", "ephemeral": true, "env_vars": {"A": "1"},
+                "network_allow_list": "10.0.0.0/8", "secrets": {"KEY": "my-secret"}, "ttl_minutes": 5}"#,
+        );
+        assert_eq!(request.snapshot.as_deref(), Some("s"));
+        assert_eq!(request.user.as_deref(), Some("root"));
+        assert_eq!(request.auto_delete_interval, Some(0));
+        assert_eq!(request.env["A"], "1");
+        assert_eq!(request.network_allow_list.as_deref(), Some("10.0.0.0/8"));
+        assert_eq!(request.secrets.unwrap()[0]["KEY"], "my-secret");
+        assert_eq!(request.ttl_minutes, Some(5));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_the_nearest_one() {
+        let error = settings(r#"{"os_usr": "root"}"#).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("os_user"), "{error}");
+    }
+
+    #[test]
+    fn a_restriction_that_did_not_take_effect_is_an_error() {
+        let blocked = settings(r#"{"network_block_all": true}"#).unwrap();
+        let error = blocked.verify(&Sandbox::default()).unwrap_err();
+        assert!(error.to_string().contains("network_block_all"), "{error}");
+        assert!(blocked.verify(&Sandbox { network_block_all: true, ..Sandbox::default() }).is_ok());
+        let listed = settings(r#"{"network_allow_list": "10.0.0.0/8,192.168.0.0/16"}"#).unwrap();
+        let answer = Some("192.168.0.0/16, 10.0.0.0/8".to_owned());
+        assert!(listed.verify(&Sandbox { network_allow_list: answer, ..Sandbox::default() }).is_ok());
+        assert!(listed.verify(&Sandbox::default()).is_err());
+    }
+}

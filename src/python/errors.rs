@@ -1,0 +1,67 @@
+//! Which exception an error becomes. Exceptions are written in Python (`errors.py`, Inspect, builtins).
+
+use pyo3::exceptions::{PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyTimeoutError, PyValueError};
+use pyo3::import_exception;
+use pyo3::prelude::*;
+
+use crate::error::{Error, ErrorKind};
+
+import_exception!(inspect_daytona.errors, DaytonaError);
+import_exception!(inspect_daytona.errors, DaytonaConfigError);
+import_exception!(inspect_daytona.errors, OutputLimitError);
+import_exception!(inspect_ai.util, SandboxUnavailableError);
+import_exception!(inspect_ai.util, SandboxUserUnsupportedError);
+
+/// What an operating system calls these (`errno.h`, Linux).
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const EISDIR: i32 = 21;
+
+/// The exception for an error. Builtins are used only where the sandbox's operating system said so, since Inspect shows
+/// those to the model: a transport error must not look like a missing file.
+pub(super) fn to_exception(_py: Python<'_>, error: &Error) -> PyErr {
+    // the file's name as the caller wrote it is the whole message of these kinds
+    let file = error.message().to_owned();
+    match error.kind() {
+        ErrorKind::FileNotFound => PyFileNotFoundError::new_err((ENOENT, "No such file or directory", file)),
+        ErrorKind::PermissionDenied => PyPermissionError::new_err((EACCES, "Permission denied", file)),
+        ErrorKind::IsADirectory => PyIsADirectoryError::new_err((EISDIR, "Is a directory", file)),
+        ErrorKind::InvalidArgument => PyValueError::new_err(file),
+        ErrorKind::FileTimeout => PyTimeoutError::new_err(error.to_string()),
+        ErrorKind::OutputLimit => OutputLimitError::new_err(arguments(error)),
+        ErrorKind::SandboxUnavailable => SandboxUnavailableError::new_err(error.to_string()),
+        ErrorKind::UserUnsupported => SandboxUserUnsupportedError::new_err(error.to_string()),
+        ErrorKind::InvalidConfig
+        | ErrorKind::Unauthenticated
+        | ErrorKind::Unsupported => DaytonaConfigError::new_err(arguments(error)),
+        ErrorKind::InvalidRequest
+        | ErrorKind::Forbidden
+        | ErrorKind::NotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::Conflict
+        | ErrorKind::RateLimited
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::LimitExceeded
+        | ErrorKind::NoCapacity
+        | ErrorKind::CreationFailed
+        | ErrorKind::BuildFailed
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Transport
+        | ErrorKind::Server
+        | ErrorKind::Protocol
+        | ErrorKind::System
+        | ErrorKind::Unexpected => DaytonaError::new_err(arguments(error)),
+    }
+}
+
+/// `(message, kind, sandbox, http_status)`, as `errors.DaytonaError` takes them.
+fn arguments(error: &Error) -> (String, String, Option<String>, Option<u16>) {
+    let mut kind = String::new();
+    for character in format!("{:?}", error.kind()).chars() {
+        if character.is_ascii_uppercase() && !kind.is_empty() {
+            kind.push('_');
+        }
+        kind.push(character.to_ascii_lowercase());
+    }
+    (error.to_string(), kind, error.sandbox().map(str::to_owned), error.http_status())
+}

@@ -1,0 +1,287 @@
+//! Connection, run and sandbox, as the provider's Python class uses them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use tokio::sync::Mutex;
+
+use super::local;
+use super::runtime::{Operation, runtime, start};
+use crate::api::sandbox::Sandbox as SandboxRecord;
+use crate::client::{Client, ClientOptions, Credentials, Environment};
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider;
+use crate::provider::cleanup;
+
+/// The process's connection, and the settings that it was made from: a changed environment makes another one.
+/// Held while connecting, so that tasks that begin together share one.
+static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
+
+/// A connection to Daytona. Cheap to clone.
+#[pyclass(frozen, module = "inspect_daytona._core")]
+#[derive(Clone, Debug)]
+pub(super) struct Provider {
+    client: Client,
+    local: Option<Arc<local::Shared>>,
+}
+
+/// Connects as `environ` says, once per process and settings. Ends with a `Provider`.
+#[pyfunction]
+pub(super) fn connect(environ: BTreeMap<String, String>, on_done: Py<PyAny>) -> PyResult<Operation> {
+    let future = async move {
+        let mut connected = CONNECTED.lock().await;
+        if let Some((settings, provider)) = &*connected
+            && *settings == environ
+        {
+            return Ok(provider.clone());
+        }
+        let provider = make_provider(&environ).await?;
+        *connected = Some((environ, provider.clone()));
+        Ok(provider)
+    };
+    start(on_done, future, |py, provider: Provider| Ok(Py::new(py, provider)?.into_any()))
+}
+
+async fn make_provider(environ: &BTreeMap<String, String>) -> Result<Provider> {
+    let lookup = |name: &str| environ.get(name).cloned();
+    match ClientOptions::from_env(lookup)? {
+        Environment::Daytona(options) => Ok(Provider { client: Client::new(options)?, local: None }),
+        Environment::Local { target } => {
+            let server = local::shared(environ).await?;
+            let mut options = ClientOptions::new(server.url(), Credentials::ApiKey(server.api_key()))?;
+            options.target = target;
+            Ok(Provider { client: Client::new(options)?, local: Some(server) })
+        }
+    }
+}
+
+#[pymethods]
+impl Provider {
+    /// The API's URL.
+    #[getter]
+    fn api_url(&self) -> String {
+        self.client.options().api_url.to_string()
+    }
+
+    /// How a Daytona inside this process isolates its sandboxes; `None` for any other.
+    #[getter]
+    fn isolation(&self) -> Option<String> {
+        self.local.as_ref().map(|server| server.isolation_name())
+    }
+
+    /// What the isolation does not promise on this machine.
+    #[getter]
+    fn isolation_lost(&self) -> Vec<String> {
+        self.local.as_ref().map(|server| server.isolation_lost()).unwrap_or_default()
+    }
+
+    /// Begins an eval run.
+    fn begin_run(&self) -> Run {
+        Run { run: provider::Run::new(self.client.clone()), local: self.local.is_some() }
+    }
+
+    /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
+    fn check(&self, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let client = self.client.clone();
+        let settings = settings.to_owned();
+        let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
+        start(on_done, future, |py, warnings: Vec<String>| Ok(warnings.into_pyobject(py)?.into_any().unbind()))
+    }
+
+    /// Sandboxes of Inspect evals: all, or the one with this id or name.
+    fn find_sandboxes(&self, id_or_name: Option<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let client = self.client.clone();
+        let future = async move {
+            match id_or_name {
+                None => cleanup::created_by_inspect(&client).await,
+                Some(id_or_name) => Ok(vec![cleanup::find(&client, &id_or_name).await?]),
+            }
+        };
+        start(on_done, future, |py, sandboxes: Vec<SandboxRecord>| {
+            let rows: Vec<_> = sandboxes.into_iter().map(row).collect();
+            Ok(rows.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted.
+    fn delete_sandboxes(&self, ids: Vec<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let client = self.client.clone();
+        let future = async move { Ok(cleanup::delete_all(&client, ids).await) };
+        start(on_done, future, |py, failed: Vec<(String, Error)>| {
+            let rows: Vec<_> = failed.into_iter().map(|(id, error)| (id, error.to_string())).collect();
+            Ok(rows.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Provider({})", self.client.options().api_url)
+    }
+}
+
+/// `(id, name, state, created, run)` of a sandbox.
+fn row(sandbox: SandboxRecord) -> (String, String, &'static str, String, String) {
+    let run = sandbox.labels.get(provider::names::RUN_ID).cloned().unwrap_or_default();
+    (sandbox.id, sandbox.name, sandbox.state.as_str(), sandbox.created_at.unwrap_or_default(), run)
+}
+
+/// An eval run.
+#[pyclass(frozen, module = "inspect_daytona._core")]
+#[derive(Debug)]
+pub(super) struct Run {
+    run: provider::Run,
+    local: bool,
+}
+
+#[pymethods]
+impl Run {
+    /// The run's id, in the label `inspect_run_id`.
+    #[getter]
+    fn id(&self) -> &str {
+        self.run.id()
+    }
+
+    /// How many sandboxes were created.
+    #[getter]
+    fn created(&self) -> u64 {
+        self.run.counts().created
+    }
+
+    /// How many sandboxes were deleted.
+    #[getter]
+    fn deleted(&self) -> u64 {
+        self.run.counts().deleted
+    }
+
+    /// Whether `provider` made this run, or one just like it.
+    fn belongs_to(&self, provider: &Provider) -> bool {
+        self.run.client().is_same(&provider.client)
+    }
+
+    /// A fresh name for a sandbox.
+    #[staticmethod]
+    fn sandbox_name(task: Option<&str>, sample: Option<&str>) -> String {
+        provider::names::sandbox_name(task, sample)
+    }
+
+    /// Creates a sandbox; ends with a `Sandbox`.
+    fn create(&self, name: String, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let (run, settings, local) = (self.run.clone(), settings.to_owned(), self.local);
+        let future = async move {
+            let settings = provider::Settings::from_json(&settings)?;
+            let service = settings.service_name().to_owned();
+            Ok(Sandbox { service, sandbox: run.create(name, settings).await?, local })
+        };
+        start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
+    }
+
+    /// Gives up a sandbox that may or may not exist. Never waits.
+    fn abandon(&self, name: &str) -> PyResult<()> {
+        let _in_runtime = runtime()?.enter();
+        self.run.abandon(name);
+        Ok(())
+    }
+
+    /// Ends the run; ends with a list of `(name, id, reason)` of sandboxes that are left.
+    fn finish(&self, cleanup: bool, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let run = self.run.clone();
+        let future = async move { Ok(run.finish(cleanup).await) };
+        start(on_done, future, |py, left: Vec<provider::Left>| {
+            let rows: Vec<_> = left.into_iter().map(|left| (left.name, left.id, left.reason)).collect();
+            Ok(rows.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+}
+
+/// A running sandbox.
+#[pyclass(frozen, module = "inspect_daytona._core")]
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    service: String,
+    sandbox: provider::Sandbox,
+    local: bool,
+}
+
+#[pymethods]
+impl Sandbox {
+    /// The service's name in a compose file; `default` where there is none.
+    #[getter]
+    fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The sandbox's name.
+    #[getter]
+    fn name(&self) -> &str {
+        self.sandbox.name()
+    }
+
+    /// The sandbox's id.
+    #[getter]
+    fn id(&self) -> &str {
+        self.sandbox.id()
+    }
+
+    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
+    fn connection_command(&self) -> Option<String> {
+        (!self.local).then(|| format!("daytona ssh {}", self.sandbox.id()))
+    }
+
+    /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.
+    #[expect(clippy::too_many_arguments, reason = "they are Inspect's, in its order")]
+    fn exec(
+        &self,
+        argv: Vec<String>,
+        input: Option<PyBackedBytes>,
+        cwd: Option<String>,
+        env: BTreeMap<String, String>,
+        user: Option<String>,
+        timeout: Option<f64>,
+        output_limit: u64,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let sandbox = self.sandbox.clone();
+        let timeout = timeout.map(duration).transpose();
+        let future = async move {
+            let input = input.map(Bytes::from_owner);
+            let timeout = timeout?;
+            sandbox.exec(provider::Command { argv, input, cwd, env, user, timeout, output_limit }).await
+        };
+        start(on_done, future, |py, outcome: provider::Outcome| {
+            let values = (outcome.returncode, outcome.stdout, outcome.stderr, outcome.timed_out);
+            Ok(values.into_pyobject(py)?.into_any().unbind())
+        })
+    }
+
+    /// Writes a file.
+    fn write_file(&self, path: String, contents: PyBackedBytes, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let sandbox = self.sandbox.clone();
+        let future = async move { sandbox.write_file(&path, Bytes::from_owner(contents)).await };
+        start(on_done, future, |py, ()| Ok(py.None()))
+    }
+
+    /// Reads a file of at most `limit` bytes; ends with `bytes`.
+    fn read_file(&self, path: String, limit: u64, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let sandbox = self.sandbox.clone();
+        let future = async move { sandbox.read_file(&path, limit).await };
+        start(on_done, future, |py, bytes: Bytes| Ok(PyBytes::new(py, &bytes).into_any().unbind()))
+    }
+
+    /// Deletes the sandbox.
+    fn delete(&self, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let sandbox = self.sandbox.clone();
+        let future = async move { sandbox.delete().await };
+        start(on_done, future, |py, ()| Ok(py.None()))
+    }
+}
+
+/// A timeout in seconds.
+fn duration(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        Error::new(ErrorKind::InvalidArgument, format!("a timeout of {seconds} seconds is not possible"))
+    })
+}

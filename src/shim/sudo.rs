@@ -1,0 +1,95 @@
+//! What the toolbox's user may not do itself: running a command as somebody else, and ending one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::environment;
+use super::program;
+use super::protocol::{self, Action, Call, Refusal, RefusalKind, Reply};
+use super::system::Pid;
+
+/// Where sudo is looked for; not in `PATH`, which the sandbox's users control.
+const PLACES: [&str; 5] =
+    ["/usr/bin/sudo", "/usr/local/bin/sudo", "/bin/sudo", "/usr/sbin/sudo", "/usr/local/sbin/sudo"];
+/// How long a kill through sudo may take.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+
+/// Has root's shim answer `call`.
+pub(super) fn run(call: &Call, shim: &Path) -> Reply {
+    let user = call.user.as_deref().unwrap_or_default();
+    let Some(sudo) = find() else {
+        return unsupported(format!(
+            "the sandbox cannot run commands as user {user}: its toolbox is not root, and sudo is not installed"
+        ));
+    };
+    let mut command = Command::new(sudo);
+    command.args(["-n", "--"]).arg(shim).args(["run", "--sudo"]);
+    if let Ok(directory) = std::env::current_dir() {
+        command.arg(directory);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Reply::Refused(super::launch::failed("a process for sudo", &error)),
+    };
+    let payload = protocol::write_payload(&with_environment(call.clone()));
+    if let Some(mut stdin) = child.stdin.take() {
+        // If sudo refuses it does not read; what it says then is the answer.
+        drop(stdin.write_all(payload.as_bytes()));
+    }
+    let output = match child.wait_with_output() {
+        Ok(output) => output,
+        Err(error) => return Reply::Lost(format!("sudo could not be waited for: {error}")),
+    };
+    if let Some(reply) = protocol::find_reply(&String::from_utf8_lossy(&output.stdout), call.id) {
+        return reply;
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    match said.lines().find(|line| line.starts_with("sudo:")) {
+        Some(line) => unsupported(format!(
+            "the sandbox cannot run commands as user {user}: its toolbox is not root, and {line}"
+        )),
+        None => {
+            Reply::Lost(format!("the shim under sudo gave no answer ({}): {}", output.status, said.trim()))
+        }
+    }
+}
+
+fn unsupported(message: String) -> Reply {
+    Reply::Refused(Refusal { kind: RefusalKind::UserUnsupported, message })
+}
+
+/// `call` with the whole environment of the toolbox, since sudo passes none on; what belongs to the toolbox's user
+/// is left out.
+fn with_environment(mut call: Call) -> Call {
+    if let Action::Start(start) = &mut call.action {
+        let mut toolbox = environment::without_user(environment::of_the_toolbox());
+        if start.cwd.is_some() {
+            toolbox.retain(|(name, _)| name != b"PWD");
+        }
+        start.env = environment::merge(toolbox, &start.env);
+    }
+    call
+}
+
+/// Kills processes of other users, such as what the command itself started through sudo.
+pub(super) fn kill(pids: &[Pid]) {
+    if super::system::effective_user() == 0 {
+        return;
+    }
+    let (Some(sudo), Ok(shim)) = (find(), program::own_path()) else { return };
+    let mut command = Command::new(sudo);
+    command.args(["-n", "--"]).arg(shim).arg("kill").args(pids.iter().map(ToString::to_string));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut child) = command.spawn() else { return };
+    let began = Instant::now();
+    while began.elapsed() < KILL_LIMIT && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    PLACES.iter().map(PathBuf::from).find(|place| place.exists())
+}

@@ -1,0 +1,66 @@
+"""Fixtures of the Python tests: a local Daytona for all of them, and Inspect without anybody's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local_daytona import LocalDaytona, serve
+
+# The tests must not meet an account, nor spend on it.
+for variable in list(os.environ):
+    if variable.startswith(("DAYTONA_", "INSPECT_DAYTONA_")):
+        del os.environ[variable]
+
+# One backend per process: Inspect keeps locks that belong to the first one. `make test` runs both.
+BACKEND = os.environ.setdefault("INSPECT_ASYNC_BACKEND", "asyncio")
+
+
+def pytest_report_header() -> str:
+    return f"async backend: {BACKEND}"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return BACKEND
+
+
+@pytest.fixture(scope="session", autouse=True)
+def inspect_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Logs and traces go to a temporary folder, and nothing draws on the terminal."""
+    folder = tmp_path_factory.mktemp("inspect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSPECT_LOG_DIR", str(folder / "logs"))
+        patch.setenv("INSPECT_TRACE_FILE", str(folder / "trace.log"))
+        patch.setenv("INSPECT_DISPLAY", "none")
+        yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LocalDaytona]:
+    """One server for the whole session."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def daytona(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalDaytona]:
+    """The server without faults or sandboxes, and its settings in the environment; left without sandboxes."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.reset()
+    yield server
+    server.reset()
+    left = server.names()
+    server.delete_all()
+    assert left == []
+
+
+@pytest.fixture
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, without a compose file that Inspect would find."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

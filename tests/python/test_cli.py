@@ -1,0 +1,187 @@
+"""The commands: `inspect sandbox cleanup daytona` and `inspect-daytona serve`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, serve
+
+
+def cleanup(server: LocalDaytona, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `inspect sandbox cleanup daytona`, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona", *arguments],
+        # wide, so that no cell of the table is folded
+        env=clean_environment(**server.environment, COLUMNS="250"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_cleanup_deletes_every_sandbox_of_inspect_and_no_other(daytona: LocalDaytona) -> None:
+    boxes = [daytona.create(f"inspect-a-{number}") for number in range(3)]
+    daytona.create("somebody-elses", labels={})
+    done = cleanup(daytona)
+    assert done.returncode == 0, done.stderr
+    for box in boxes:
+        row = next(line for line in done.stdout.splitlines() if box["id"] in line)
+        assert box["name"] in row
+        assert "started" in row
+    assert "Deleted 3 of 3" in done.stdout
+    assert daytona.names() == ["somebody-elses"]
+    daytona.delete_all()
+
+
+@pytest.mark.parametrize("key", ["id", "name"])
+def test_cleanup_of_one_sandbox_by_id_or_name_leaves_the_others(daytona: LocalDaytona, key: str) -> None:
+    one, _ = daytona.create("inspect-one"), daytona.create("inspect-other")
+    done = cleanup(daytona, one[key])
+    assert done.returncode == 0, done.stderr
+    assert daytona.names() == ["inspect-other"]
+    daytona.delete_all()
+
+
+def test_cleanup_of_an_unknown_sandbox_fails_and_names_it(daytona: LocalDaytona) -> None:
+    daytona.create("inspect-other")
+    done = cleanup(daytona, "inspect-nobody")
+    assert done.returncode == 1
+    assert "inspect-nobody" in done.stdout + done.stderr
+    assert daytona.names() == ["inspect-other"]
+    daytona.delete_all()
+
+
+def test_cleanup_of_nothing_succeeds_and_says_so(daytona: LocalDaytona) -> None:
+    done = cleanup(daytona)
+    assert done.returncode == 0, done.stderr
+    assert "No sandboxes" in done.stdout
+
+
+def test_a_failing_delete_is_named_and_fails_the_command_after_the_others_are_deleted(
+    daytona: LocalDaytona,
+) -> None:
+    boxes = [daytona.create(f"inspect-a-{number}") for number in range(3)]
+    body = '{"statusCode":400,"message":"Sandbox is protected","error":"Bad Request"}'
+    path = f"/api/sandbox/{boxes[1]['id']}"
+    daytona.fault("DELETE", path, "status", status=400, body=body, contentType="application/json")
+    done = cleanup(daytona)
+    assert done.returncode == 1
+    assert "Deleted 2 of 3" in done.stdout
+    said = done.stdout + done.stderr
+    assert "Sandbox is protected" in said
+    assert boxes[1]["name"] in said.partition("Deleted 2 of 3")[2]
+    assert daytona.names() == [boxes[1]["name"]]
+    daytona.reset()
+    daytona.delete_all()
+
+
+def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
+    # the API's pages hold at most 200
+    count = 205
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: daytona.create(f"inspect-a-{number}"), range(count)))
+    done = cleanup(daytona)
+    assert done.returncode == 0, done.stderr
+    assert f"Deleted {count} of {count}" in done.stdout
+    assert daytona.names() == []
+
+
+def test_cleanup_without_a_key_is_one_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "DAYTONA_API_KEY" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
+def test_serve_ends_cleanly_with_every_sandbox_gone(stop: signal.Signals, tmp_path: Path) -> None:
+    with serve(DIRECTORY=str(tmp_path / "sandboxes")) as server:
+        box = server.create("inspect-a")
+        url = f"/toolbox/{box['id']}/process/execute"
+        marker = "86123"
+        server_root = server.url.removesuffix("/api")
+        at_root = LocalDaytona(server.process, server_root, server.api_key)
+        started = at_root.call(
+            "POST", url, {"command": f"sh -c 'sleep {marker} >/dev/null 2>&1 &'", "timeout": 10}
+        )
+        assert started["exitCode"] == 0
+        assert processes(marker) != []
+        assert server.stop(stop) == 0
+        assert processes(marker) == []
+    left = [path for path in (tmp_path / "sandboxes").rglob("*") if path.is_file()]
+    assert left == []
+
+
+def processes(marker: str) -> list[str]:
+    """Command lines on this machine that hold `marker` as a word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text(errors="replace").split("\0")
+        except OSError:
+            # it ended meanwhile
+            continue
+        if marker in words:
+            found.append(" ".join(words))
+    return found
+
+
+def test_serve_takes_host_and_port() -> None:
+    with serve() as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        port = server.url.partition("127.0.0.1:")[2].partition("/")[0]
+        taken = subprocess.run(
+            [sys.executable, "-m", "inspect_daytona", "serve", "--port", port],
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        assert taken.returncode == 1
+        assert taken.stdout == ""
+        assert port in taken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "says"),
+    [
+        (["--port", "70000"], {}, "70000"),
+        (["--host", "0.0.0.0"], {}, "INSPECT_DAYTONA_LOCAL_ALLOW_REMOTE"),  # noqa: S104 - it is refused
+        ([], {"INSPECT_DAYTONA_LOCAL_COLOUR": "blue"}, "INSPECT_DAYTONA_LOCAL_COLOUR"),
+        ([], {"INSPECT_DAYTONA_LOCAL_ENGINE": "magic"}, "magic"),
+    ],
+)
+def test_serve_refuses_wrong_settings_in_one_sentence(
+    arguments: list[str], variables: dict[str, str], says: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "inspect_daytona", "serve", *arguments],
+        env=clean_environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode in {1, 2}
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

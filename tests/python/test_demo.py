@@ -1,0 +1,57 @@
+"""The demonstration, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from local_daytona import LIMIT_SECONDS, clean_environment, wait_until
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+
+
+def test_the_demo_scores_as_expected_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(DEMO)],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "result: success, 14 samples, accuracy 0.857" in done.stdout
+    assert "sandboxes: 14 created, 14 deleted, 0 left" in done.stdout
+
+
+def test_ctrl_c_ends_the_demo_with_nothing_left(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with (
+        output.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-u", str(DEMO)],
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            wait_until(
+                lambda: "Steps:" in output.read_text() or process.poll() is not None, "the samples begin"
+            )
+            # in the middle of the samples, wherever that is
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            process.wait(LIMIT_SECONDS)
+        finally:
+            process.kill()
+    text = output.read_text()
+    assert process.returncode != 0, text
+    assert ", 0 left" in text

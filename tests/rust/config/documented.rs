@@ -1,0 +1,86 @@
+//! `docs/configuration.md` and Inspect's own list of keys, held against the tables of the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use inspect_daytona::config::SETTINGS;
+use inspect_daytona::config::keys::{BUILD, DEPLOY, HEALTHCHECK, Key, SERVICE, TOP};
+use serde_json::Value;
+
+const TABLES: [(&str, &[Key]); 5] =
+    [("top", TOP), ("service", SERVICE), ("build", BUILD), ("deploy", DEPLOY), ("healthcheck", HEALTHCHECK)];
+
+#[test]
+fn every_key_of_inspects_models_is_decided() {
+    let path = super::golden::fixtures().join("inspect-compose-fields.json");
+    let fields: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for (section, table) in TABLES {
+        let names = fields[section].as_array().unwrap();
+        assert!(!names.is_empty(), "{section}");
+        for name in names {
+            let name = name.as_str().unwrap();
+            assert!(table.iter().any(|key| key.name == name), "`{name}` of {section} is not decided");
+        }
+    }
+}
+
+#[test]
+fn tables_are_sorted_without_repetition_and_give_reasons() {
+    for (section, table) in TABLES.into_iter().skip(1) {
+        assert!(table.is_sorted_by(|a, b| a.name < b.name), "{section} is not sorted");
+    }
+    for (section, table) in TABLES {
+        for key in table {
+            let settled = key.single == inspect_daytona::config::keys::Decision::Honoured;
+            assert!(settled || !key.reason.is_empty(), "`{}` of {section} needs a reason", key.name);
+        }
+    }
+}
+
+/// The rows below a heading, as cells without their marks.
+fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let section =
+        page.split(&format!("\n{heading}\n")).nth(1).unwrap_or_else(|| panic!("no heading {heading}"));
+    let section = section.split("\n## ").next().unwrap().split("\n### ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+fn page() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap()
+}
+
+#[test]
+fn the_page_says_of_every_key_what_the_code_does() {
+    let page = page();
+    for (section, table) in TABLES {
+        let heading = match section {
+            "top" => "### Top level".to_owned(),
+            other => format!("### `{}`", if other == "service" { "services.*" } else { other }),
+        };
+        let expected: Vec<Vec<String>> = table
+            .iter()
+            .map(|key| {
+                let cells = [&format!("`{}`", key.name), key.single.as_str(), key.multi.as_str(), key.reason];
+                cells.map(str::to_owned).to_vec()
+            })
+            .collect();
+        let text: Vec<String> = expected.iter().map(|row| format!("| {} |", row.join(" | "))).collect();
+        assert_eq!(rows(&page, &heading), expected, "the table of {heading} should be\n{}", text.join("\n"));
+    }
+}
+
+#[test]
+fn the_page_lists_every_setting_with_its_default() {
+    let documented: BTreeMap<String, (String, String)> = rows(&page(), "## Settings of `x-daytona`")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), (row[1].clone(), row[2].clone())))
+        .collect();
+    for setting in SETTINGS {
+        let expected = (setting.takes.to_owned(), setting.default.to_owned());
+        assert_eq!(documented.get(setting.name), Some(&expected), "{}", setting.name);
+    }
+    let known: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    let unknown: Vec<_> = documented.keys().filter(|name| !known.contains(name.as_str())).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

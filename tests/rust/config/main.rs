@@ -1,0 +1,8 @@
+//! The config layer: recorded outcomes, documentation held against the code, and inputs that nobody would write.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test by panicking")]
+
+mod documented;
+mod golden;
+mod robust;
+mod sources;

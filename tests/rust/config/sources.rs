@@ -1,0 +1,114 @@
+//! Where configurations come from, what a sample changes, and real files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use inspect_daytona::ErrorKind;
+use inspect_daytona::config::{
+    Context, Document, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles, Source, load,
+};
+
+fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn image(plan: &Plan) -> &ImageSource {
+    match plan {
+        Plan::Single(plan) => &plan.service.image,
+        Plan::Multi(_) => panic!("several services"),
+    }
+}
+
+#[test]
+fn a_path_is_a_dockerfile_or_a_compose_file_by_its_name() {
+    for name in ["Dockerfile", "a/Dockerfile.test", "test.Dockerfile", "dockerfile"] {
+        assert_eq!(Source::from_path(name).unwrap(), Source::Dockerfile(name.into()), "{name}");
+    }
+    for name in ["compose.yaml", "a/docker-compose.yml", "my_compose.yaml", "/x/.compose.yaml"] {
+        assert_eq!(Source::from_path(name).unwrap(), Source::Compose(name.into()), "{name}");
+    }
+    for name in ["values.json", "", "compose"] {
+        assert_eq!(Source::from_path(name).unwrap_err().kind(), ErrorKind::InvalidConfig, "{name}");
+    }
+}
+
+#[test]
+fn a_relative_path_starts_from_the_task_or_else_from_the_working_directory() {
+    let files = MemoryFiles::default()
+        .with("/task/compose.yaml", "services: {a: {image: 'task:1'}}")
+        .with("elsewhere/compose.yaml", "services: {a: {image: 'cwd:1'}}");
+    let nothing = BTreeMap::new();
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &nothing, files: &files };
+    let read = |path: &str| load(&Source::from_path(path).unwrap(), &context);
+    assert_eq!(image(&read("compose.yaml").unwrap()), &ImageSource::Image("task:1".to_owned()));
+    assert_eq!(image(&read("elsewhere/compose.yaml").unwrap()), &ImageSource::Image("cwd:1".to_owned()));
+    let error = read("nowhere/compose.yaml").unwrap_err().to_string();
+    assert_eq!(error, "the configuration /task/nowhere/compose.yaml does not exist");
+}
+
+#[test]
+fn one_document_gives_each_sample_its_plan() {
+    let text = "services:\n  default:\n    image: base:${SAMPLE_METADATA_TAG-1}\n    environment:\n      - LEVEL=${SAMPLE_METADATA_LEVEL-easy}\n";
+    let files = MemoryFiles::default().with("/task/compose.yaml", text);
+    let nothing = BTreeMap::new();
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &nothing, files: &files };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    assert_eq!(document.metadata_variables(), ["SAMPLE_METADATA_LEVEL", "SAMPLE_METADATA_TAG"]);
+    assert_eq!(image(&document.plan(&context).unwrap()), &ImageSource::Image("base:1".to_owned()));
+    let metadata = texts(&[("tag", "2"), ("level", "hard"), ("other", "x")]);
+    let sample = Context { metadata: &metadata, ..context };
+    assert_eq!(image(&document.plan(&sample).unwrap()), &ImageSource::Image("base:2".to_owned()));
+    // Only what decides what is prepared: the level does not.
+    assert_eq!(document.task_environment(&metadata), texts(&[("SAMPLE_METADATA_TAG", "2")]));
+    assert_eq!(document.task_environment(&texts(&[("level", "hard")])), BTreeMap::new());
+}
+
+#[test]
+fn ten_thousand_samples_and_a_hundred_services_are_quick() {
+    let service = |index| {
+        format!(
+            "  s{index}:\n    image: a:${{SAMPLE_METADATA_TAG-1}}\n    environment: {{A: '1', B: \"${{X-y}}\"}}\n    mem_limit: 1g\n"
+        )
+    };
+    let services: Vec<String> = (0..100).map(service).collect();
+    let text = format!("services:\n{}", services.concat());
+    let files = MemoryFiles::default().with("/task/compose.yaml", text);
+    let nothing = BTreeMap::new();
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &nothing, files: &files };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    let metadata = texts(&[("tag", "2")]);
+    let begin = std::time::Instant::now();
+    for _ in 0..10_000 {
+        assert_eq!(document.task_environment(&metadata).len(), 1);
+    }
+    let samples = begin.elapsed();
+    let begin = std::time::Instant::now();
+    for _ in 0..100 {
+        load(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    }
+    println!("10,000 samples: {samples:?}; one plan of 100 services: {:?}", begin.elapsed() / 100);
+    // A guard against accidental quadratic work in a debug build, not a measurement.
+    assert!(samples.as_secs() < 60, "{samples:?}");
+}
+
+#[test]
+fn real_files_tell_links_permissions_and_order() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir(path("sub")).unwrap();
+    std::fs::write(path("script"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(path("script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(path("text"), "x").unwrap();
+    symlink("sub", path("link")).unwrap();
+    symlink("nowhere", path("broken")).unwrap();
+    assert_eq!(RealFiles.list(directory.path()).unwrap(), ["broken", "link", "script", "sub", "text"]);
+    assert_eq!(RealFiles.kind(&path("script")).unwrap(), FileKind::File { executable: true });
+    assert_eq!(RealFiles.kind(&path("text")).unwrap(), FileKind::File { executable: false });
+    assert_eq!(RealFiles.kind(&path("sub")).unwrap(), FileKind::Directory);
+    assert_eq!(RealFiles.kind(&path("link")).unwrap(), FileKind::LinkToDirectory);
+    assert_eq!(RealFiles.kind(&path("broken")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}

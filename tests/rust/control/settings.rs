@@ -1,0 +1,135 @@
+//! Settings of a sandbox that exists.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::client::Daytona;
+
+#[tokio::test]
+async fn labels_are_replaced_as_a_whole() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(json!({"labels": {"a": "1"}})).await;
+    let labels = json!({"labels": {"b": "2"}});
+    let reply = daytona.call(Method::PUT, &format!("/api/sandbox/{id}/labels"), labels.clone()).await;
+    assert_eq!(reply.expect(200), labels);
+    assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["labels"], labels["labels"]);
+}
+
+#[tokio::test]
+async fn intervals_are_set_and_checked() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    for (path, field, value) in [
+        ("autostop/0", "autoStopInterval", json!(0)),
+        ("autostop/7", "autoStopInterval", json!(7)),
+        ("autoarchive/0", "autoArchiveInterval", json!(43200)),
+        ("autoarchive/99999", "autoArchiveInterval", json!(43200)),
+        ("autodelete/-1", "autoDeleteInterval", json!(-1)),
+        ("autodelete/5", "autoDeleteInterval", json!(5)),
+        ("public/true", "public", json!(true)),
+        ("public/yes", "public", json!(false)),
+        ("autopause/0", "autoPauseInterval", json!(0)),
+    ] {
+        let sandbox = daytona.post(&format!("/api/sandbox/{id}/{path}"), Value::Null).await.expect(200);
+        assert_eq!(sandbox[field], value, "{path}");
+    }
+    assert!(
+        daytona.post(&format!("/api/sandbox/{id}/ttl/9"), Value::Null).await.expect(200)["autoDestroyAt"]
+            .is_string()
+    );
+    assert_eq!(
+        daytona.post(&format!("/api/sandbox/{id}/ttl/0"), Value::Null).await.expect(200)["autoDestroyAt"],
+        Value::Null
+    );
+    for path in ["autostop/-1", "autostop/x", "ttl/-1", "autoarchive/99999999999999999999"] {
+        assert_eq!(
+            daytona.post(&format!("/api/sandbox/{id}/{path}"), Value::Null).await.status,
+            400,
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_network_of_a_running_sandbox_is_not_changed_silently() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    let path = format!("/api/sandbox/{id}/network-settings");
+    daytona.post(&path, json!({})).await.refused(400, "At least one");
+    daytona.post(&path, json!({"networkBlockAll": true})).await.refused(400, "stop it first");
+    daytona.post(&path, json!({"networkAllowList": "10.0.0.0/8"})).await.refused(400, "networkAllowList");
+    daytona.post(&path, json!({"networkBlockAll": false, "networkAllowList": ""})).await.expect(200);
+    daytona.post(&format!("/api/sandbox/{id}/stop"), Value::Null).await.expect(200);
+    daytona.wait_for(&id, "stopped").await;
+    assert_eq!(
+        daytona.post(&path, json!({"networkBlockAll": true})).await.expect(200)["networkBlockAll"],
+        true
+    );
+    daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
+    let spec = daytona.engine.started.lock().unwrap()[1].clone();
+    assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_is_resized_and_a_running_one_refuses() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    let path = format!("/api/sandbox/{id}/resize");
+    daytona.post(&path, json!({"cpu": 2})).await.refused(400, "stop it first");
+    daytona.post(&format!("/api/sandbox/{id}/stop"), Value::Null).await.expect(200);
+    daytona.wait_for(&id, "stopped").await;
+    daytona.post(&path, json!({})).await.refused(400, "At least one");
+    daytona.post(&path, json!({"cpu": 0})).await.refused(400, "cpu must not be less than 1");
+    daytona.post(&path, json!({"disk": 1})).await.refused(400, "disk size cannot be decreased");
+    let sandbox = daytona.post(&path, json!({"cpu": 2, "memory": 4})).await.expect(200);
+    assert_eq!((&sandbox["cpu"], &sandbox["memory"], &sandbox["disk"]), (&json!(2), &json!(4), &json!(3)));
+    daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
+    let limits = daytona.engine.started.lock().unwrap()[1].limits.clone();
+    assert_eq!((limits.cpus, limits.memory), (Some(2), Some(4 << 30)));
+}
+
+#[tokio::test]
+async fn urls_and_tokens_have_the_documented_shapes() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(json!({"name": "a"})).await;
+    let port = daytona.address.rsplit(':').next().unwrap();
+    let preview = daytona.get("/api/sandbox/a/ports/8080/preview-url").await.expect(200);
+    assert_eq!(preview["url"], format!("http://8080-{id}.localhost:{port}"));
+    assert_eq!(preview["token"].as_str().unwrap().len(), 32);
+    daytona.get("/api/sandbox/a/ports/0/preview-url").await.refused(400, "Invalid port");
+    daytona.get("/api/sandbox/a/ports/65536/preview-url").await.refused(400, "Invalid port");
+    let signed =
+        daytona.get("/api/sandbox/a/ports/80/signed-preview-url?expiresInSeconds=60").await.expect(200);
+    assert_eq!(signed["port"], 80);
+    let token = signed["token"].as_str().unwrap();
+    assert_eq!(signed["url"], format!("http://80-{token}.localhost:{port}"));
+    let path = "/api/sandbox/a/ports/80/signed-preview-url?expiresInSeconds=86401";
+    daytona.get(path).await.refused(400, "must not be greater");
+    let toolbox = daytona.get(&format!("/api/sandbox/{id}/toolbox-proxy-url")).await.expect(200);
+    assert_eq!(toolbox["url"], format!("http://{}/toolbox", daytona.address));
+    assert!(daytona.get("/api/sandbox/a/build-logs-url").await.expect(200)["url"].is_string());
+}
+
+#[tokio::test]
+async fn ssh_tokens_are_made_validated_and_revoked() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    let path = format!("/api/sandbox/{id}/ssh-access");
+    let access = daytona.post(&format!("{path}?expiresInMinutes=5"), Value::Null).await.expect(200);
+    let token = access["token"].as_str().unwrap();
+    assert_eq!(access["sshCommand"], format!("ssh {token}@localhost"));
+    let validate = format!("/api/sandbox/ssh-access/validate?token={token}");
+    assert_eq!(daytona.get(&validate).await.expect(200), json!({"valid": true, "sandboxId": id}));
+    daytona.delete(&format!("{path}?token={token}")).await.expect(200);
+    assert_eq!(daytona.get(&validate).await.expect(200), json!({"valid": false, "sandboxId": null}));
+}
+
+#[tokio::test]
+async fn activity_is_accepted_with_and_without_a_body() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    let path = format!("/api/sandbox/{id}/last-activity");
+    assert_eq!(daytona.post(&path, Value::Null).await.status, 201);
+    assert_eq!(daytona.post(&path, json!({"activityType": "toolbox"})).await.status, 201);
+    daytona.post("/api/sandbox/none/last-activity", Value::Null).await.refused(404, "none");
+}

@@ -1,0 +1,12 @@
+//! Sandboxes of the local engines, through the trait: real processes, real mounts, HTTP to the toolbox.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, reason = "tests")]
+
+mod fixture;
+mod isolation;
+mod levels;
+mod lifecycle;
+mod limits;
+mod process;
+mod roots;

@@ -1,0 +1,54 @@
+//! Root file systems from elsewhere.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use inspect_daytona::local::spec::RootFs;
+
+use crate::fixture::{Server, needs_root, parent, skip};
+
+/// A root file system of one program.
+fn busybox(directory: &Path) -> bool {
+    let Some(program) = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists()) else {
+        return false;
+    };
+    for name in ["bin", "etc", "home/me"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    fs::copy(program, directory.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat", "id", "ls", "touch", "stat", "hostname", "mount", "rm"] {
+        symlink("busybox", directory.join("bin").join(name)).unwrap();
+    }
+    fs::write(directory.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:7:8::/home/me:/bin/sh\n").unwrap();
+    fs::write(directory.join("etc/group"), "root:x:0:\nme:x:8:\nmore:x:9:me\n").unwrap();
+    fs::write(directory.join("only-here"), "image\n").unwrap();
+    std::os::unix::fs::chown(directory.join("home/me"), Some(7), Some(8)).unwrap();
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_can_be_the_root() {
+    needs_root!();
+    let image = parent();
+    if !busybox(image.path()) {
+        return skip("needs busybox-static");
+    }
+    let server = Server::new().await;
+    let mut spec = server.spec();
+    spec.root = RootFs::Directory(image.path().to_owned());
+    spec.user = "me".into();
+    let sandbox = server.start(spec.clone()).await;
+    assert_eq!(sandbox.output("id; pwd").await, "uid=7(me) gid=8(me) groups=8(me),9(more)\n/home/me");
+    assert_eq!(sandbox.output("cat /only-here /etc/hostname").await, format!("image\n{}", spec.hostname));
+    assert_eq!(sandbox.run("ls /usr/bin/python3").await.0, 1);
+    sandbox.output("touch /home/me/new").await;
+    sandbox.stop().await;
+    spec.user = "root".into();
+    let sandbox = server.start(spec).await;
+    assert_eq!(sandbox.output("id -u; stat -c %u /home/me/new /only-here").await, "0\n7\n0");
+    sandbox.output("rm /only-here").await;
+    assert!(image.path().join("only-here").exists());
+    assert!(!image.path().join("home/me/new").exists());
+    server.end().await;
+}
