@@ -7,6 +7,7 @@ use super::node::{Mapping, Node, Value};
 use super::plan::{Build, DockerfileSource, ImageSource, LocalPath, Purpose};
 use super::problem::Read;
 use super::reading::Reading;
+use super::values::Variables;
 
 /// What a service runs; [`ImageSource::Default`] where it says nothing.
 pub(crate) fn image(
@@ -98,8 +99,8 @@ fn build(
         context,
         dockerfile,
         args: match mapping.get("args") {
-            Some(node) => pairs(node, "args", &|name| (reading.lookup)(name))?,
-            None => std::collections::BTreeMap::new(),
+            Some(node) => Variables(pairs(node, "args", &|name| (reading.lookup)(name))?),
+            None => Variables::default(),
         },
         target: mapping.get("target").map(|node| node.name("target")).transpose()?.map(str::to_owned),
         no_cache: flag(mapping, "no_cache")?,

@@ -4,7 +4,9 @@ use super::extension::{self, XDaytona};
 use super::keys::TOP;
 use super::model;
 use super::node::{Entry, Mapping, Node, Value};
-use super::plan::{ComposeProject, ImageSource, Network, Plan, Resources, SandboxPlan, Service};
+use super::plan::{
+    ComposeModel, ComposeProject, ImageSource, Network, Plan, Resources, SandboxPlan, Service,
+};
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::service::{self, Surroundings, is_marked_default};
@@ -68,7 +70,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
             let resources = overlay(total(&read), &settings.resources);
             Ok(Plan::Multi(Box::new(ComposeProject {
                 directory: reading.directory.to_path_buf(),
-                model: model::render(top, &active, &read),
+                model: ComposeModel(model::render(top, &active, &read)),
                 default,
                 local_paths: local,
                 environment: settings.env_vars.clone(),
@@ -169,7 +171,7 @@ pub(crate) fn alone(settings: XDaytona) -> SandboxPlan {
 /// `service` with the settings that win over it.
 fn laid_over(mut service: Service, settings: &XDaytona) -> Service {
     service.resources = overlay(service.resources, &settings.resources);
-    service.environment.extend(settings.env_vars.clone());
+    service.environment.extend(settings.env_vars.0.clone());
     if let Some(user) = &settings.os_user {
         service.user = Some(user.clone());
     }

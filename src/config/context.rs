@@ -213,7 +213,7 @@ mod tests {
         let build = Build {
             context: "/c".into(),
             dockerfile: DockerfileSource::Inline(dockerfile.to_owned()),
-            args: std::collections::BTreeMap::new(),
+            args: crate::config::Variables::default(),
             target: None,
             no_cache: false,
             pull: false,
@@ -276,7 +276,7 @@ mod tests {
         let build = Build {
             context: "/c".into(),
             dockerfile: DockerfileSource::Inline("FROM a\nCOPY . /x\n".to_owned()),
-            args: std::collections::BTreeMap::new(),
+            args: crate::config::Variables::default(),
             target: None,
             no_cache: false,
             pull: false,

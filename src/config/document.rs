@@ -9,7 +9,8 @@ use super::node::{Node, Value};
 use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Service};
 use super::problem::Place;
 use super::reading::Reading;
-use super::{Context, Source, XDaytona, compose, dotenv, extension, yaml};
+use super::values::Variables;
+use super::{Context, Source, XDaytona, compose, dotenv, extension, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
 
 /// In front of the names of variables that carry a sample's metadata.
@@ -76,12 +77,12 @@ impl Document {
             }
             Source::Model(json) => {
                 let file = "compose model".to_owned();
-                let root = yaml::parse_model(json).map_err(|problem| problem.into_error(&file))?;
+                let root = json::parse(json).map_err(|problem| problem.into_error(&file))?;
                 Ok(Self { file, directory: context.directory.to_path_buf(), content: Content::Model(root) })
             }
             Source::Settings(json) => {
                 let file = "Daytona settings".to_owned();
-                let root = yaml::parse_model(json).map_err(|problem| problem.into_error(&file))?;
+                let root = json::parse(json).map_err(|problem| problem.into_error(&file))?;
                 Ok(Self {
                     file,
                     directory: context.directory.to_path_buf(),
@@ -101,7 +102,7 @@ impl Document {
             Content::Dockerfile(path) => Ok(alone(ImageSource::Build(Build {
                 context: self.directory.clone(),
                 dockerfile: DockerfileSource::Path(path.clone()),
-                args: BTreeMap::new(),
+                args: Variables::default(),
                 target: None,
                 no_cache: false,
                 pull: false,
@@ -131,13 +132,17 @@ impl Document {
         let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
         let mut root = root.clone();
         let mut reading = Reading::new(&self.file, &self.directory, context, &lookup);
-        let plan = interpolate(&mut root, &lookup).and_then(|unset| {
-            for (name, place) in &unset {
-                reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
+        let unset = interpolate(&mut root, &lookup).map_err(|problem| problem.into_error(&self.file))?;
+        for (name, place) in &unset {
+            reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
+        }
+        compose::plan(reading, &root).map_err(|problem| {
+            let error = problem.into_error(&self.file);
+            match unset.keys().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                [] => error,
+                names => error.with_hint(format!("These variables are not set: {}", names.join(", "))),
             }
-            compose::plan(reading, &root)
-        });
-        plan.map_err(|problem| problem.into_error(&self.file))
+        })
     }
 
     /// The variables named `SAMPLE_METADATA_…` that the file uses.

@@ -6,10 +6,11 @@ use super::dotenv;
 use super::node::{Mapping, Node, Value};
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
+use super::values::Variables;
 
 /// The environment of a service: its files, then `environment`.
-pub(crate) fn read(reading: &Reading<'_>, service: &Mapping) -> Read<BTreeMap<String, String>> {
-    let mut environment = BTreeMap::new();
+pub(crate) fn read(reading: &Reading<'_>, service: &Mapping) -> Read<Variables> {
+    let mut environment = Variables::default();
     if let Some(node) = service.get("env_file") {
         match &node.value {
             Value::Sequence(items) => {

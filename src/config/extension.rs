@@ -12,6 +12,7 @@ use super::plan::Resources;
 use super::platform_volume::{PlatformVolume, volumes};
 use super::problem::{Problem, Read};
 use super::reading::unknown_key;
+use super::values::Variables;
 
 /// The longest interval that the platform keeps before it archives: 30 days.
 const LONGEST_ARCHIVE_INTERVAL: u32 = 43_200;
@@ -117,8 +118,8 @@ pub struct XDaytona {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Environment of the sandbox.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env_vars: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Variables::none")]
+    pub env_vars: Variables,
     /// Labels; the provider's own win.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -152,7 +153,7 @@ impl Default for XDaytona {
             resources: Resources::default(),
             class: None,
             target: None,
-            env_vars: BTreeMap::new(),
+            env_vars: Variables::default(),
             labels: BTreeMap::new(),
             secrets: BTreeMap::new(),
             volumes: Vec::new(),
@@ -210,7 +211,7 @@ fn set(settings: &mut XDaytona, key: &str, node: &Node) -> Read<()> {
         "gpu_type" => put(&mut settings.resources.gpu_types, node.texts(key)?, node, key)?,
         "class" => settings.class = one_of(node, key, &["container", "linux-vm"])?,
         "target" => settings.target = name()?,
-        "env_vars" => settings.env_vars = text_map(node, key)?,
+        "env_vars" => settings.env_vars = Variables(text_map(node, key)?),
         "labels" => settings.labels = labels(node)?,
         "secrets" => settings.secrets = text_map(node, key)?,
         "volumes" => settings.volumes = volumes(node)?,

@@ -22,6 +22,7 @@ mod extension;
 mod files;
 mod healthcheck;
 mod interpolate;
+mod json;
 pub mod keys;
 mod model;
 mod network;
@@ -37,17 +38,19 @@ mod source;
 mod storage;
 mod suggest;
 mod units;
+mod values;
 mod yaml;
 
 pub use document::Document;
 pub use extension::{SETTINGS, Setting, XDaytona};
 pub use files::{FileKind, Files, MemoryFiles, RealFiles};
 pub use plan::{
-    Build, ComposeProject, DockerfileSource, HealthTest, Healthcheck, ImageSource, LocalPath, Network, Plan,
-    Port, Purpose, Resources, SandboxPlan, Service, Tmpfs, Ulimit,
+    Build, ComposeModel, ComposeProject, DockerfileSource, HealthTest, Healthcheck, ImageSource, LocalPath,
+    Network, Plan, Port, Purpose, Resources, SandboxPlan, Service, Tmpfs, Ulimit,
 };
 pub use platform_volume::PlatformVolume;
 pub use source::{CONFIG_FILES, Context, Source};
+pub use values::Variables;
 
 use crate::error::Result;
 

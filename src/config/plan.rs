@@ -1,12 +1,14 @@
 //! What a configuration means, in types: the output of this layer.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::extension::XDaytona;
+use super::values::Variables;
 
 /// How an eval's sandboxes are to be made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,15 +62,15 @@ pub struct ComposeProject {
     pub default: String,
     /// The whole file for `docker compose`, interpolated, without `x-daytona`; dollar signs are escaped again. JSON is
     /// YAML, so it can be written as it is.
-    pub model: serde_json::Value,
+    pub model: ComposeModel,
     /// Files and directories of this machine that the services need in the sandbox.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub local_paths: Vec<LocalPath>,
     /// The sandbox's resources: `x-daytona.resources`, or the sum of all services plus one core and 1 GiB.
     pub resources: Resources,
     /// Environment of the sandbox itself (`x-daytona.env_vars`); services do not see it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Variables::none")]
+    pub environment: Variables,
     /// The snapshot to start from: `x-daytona.snapshot`, or the name derived from the resources.
     pub snapshot: String,
     /// Whether the user named the snapshot, so that it must exist and is never created.
@@ -78,6 +80,17 @@ pub struct ComposeProject {
     /// What was ignored and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// A compose file as JSON. It holds environments, so `Debug` does not show it.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ComposeModel(pub serde_json::Value);
+
+impl fmt::Debug for ComposeModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ComposeModel(..)")
+    }
 }
 
 /// A file or directory of this machine that a service needs.
@@ -117,8 +130,8 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
     /// Environment: `env_file`, then `environment`, then `x-daytona.env_vars`, later ones winning.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Variables::none")]
+    pub environment: Variables,
     /// User for commands, as `name`, `uid`, or either with `:group`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -175,8 +188,8 @@ pub struct Build {
     /// The Dockerfile.
     pub dockerfile: DockerfileSource,
     /// Build arguments.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub args: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Variables::none")]
+    pub args: Variables,
     /// The stage to build; the last where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,

@@ -1,11 +1,10 @@
-//! YAML and JSON text to a tree. The only file that knows the YAML crate.
+//! YAML text to a tree. The only file that knows the YAML crate.
 //!
 //! The tree is built from the parser's events, since a deserializer would turn `0755` and `3.10` into numbers before
 //! anybody asked. Duplicate keys, several documents, unknown tags and texts that grow without bound through aliases
 //! are errors with their line and column.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use serde_yaml::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, Tag};
 
@@ -18,7 +17,7 @@ const MOST_NODES: usize = 100_000;
 /// The longest text, so that a wrong file (a disk image, a log) is refused at once.
 const LONGEST_TEXT: usize = 4 << 20;
 
-/// Parses one YAML document. JSON is YAML too.
+/// Parses one YAML document.
 pub(crate) fn parse(text: &str) -> Read<Node> {
     let start = Place::Text { line: 1, column: 1 };
     if text.len() > LONGEST_TEXT {
@@ -38,32 +37,6 @@ pub(crate) fn parse(text: &str) -> Read<Node> {
         }
     }
     Ok(root.unwrap_or(Node { place: start, value: Value::Null, plain: true }))
-}
-
-/// Parses a model that has no file: places become paths such as `services.default.image`.
-pub(crate) fn parse_model(json: &str) -> Read<Node> {
-    let mut root = parse(json)?;
-    name_places(&mut root, "");
-    Ok(root)
-}
-
-fn name_places(node: &mut Node, path: &str) {
-    node.place = Place::Model(Arc::from(path));
-    match &mut node.value {
-        Value::Mapping(mapping) => {
-            for entry in &mut mapping.0 {
-                let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
-                entry.place = Place::Model(Arc::from(path.as_str()));
-                name_places(&mut entry.value, &path);
-            }
-        }
-        Value::Sequence(items) => {
-            for (index, item) in items.iter_mut().enumerate() {
-                name_places(item, &format!("{path}[{index}]"));
-            }
-        }
-        Value::Null | Value::Scalar(_) => {}
-    }
 }
 
 /// Builds nodes from events.
@@ -288,16 +261,5 @@ mod tests {
         assert!(error("a: &a [*a]\n").contains("contains it"), "{}", error("a: &a [*a]\n"));
         assert!(error("[a]: 1\n").contains("single value"));
         assert!(error("a: *b\n").contains("not valid YAML"));
-    }
-
-    #[test]
-    fn json_reads_with_its_escapes_and_in_its_order() {
-        let root = parse_model(r#"{"z": "\u00e9 \ud83d\ude00 \/ \n", "a": [1.5, null, true]}"#).unwrap();
-        let mapping = root.mapping("").unwrap();
-        assert_eq!(mapping.0[0].value.text("z").unwrap(), "é 😀 / \n");
-        let items = mapping.0[1].value.sequence("a").unwrap();
-        assert_eq!(items[0].text("").unwrap(), "1.5");
-        assert_eq!(items[1].value, Value::Null);
-        assert_eq!(items[2].place, Place::Model(Arc::from("a[2]")));
     }
 }

@@ -198,7 +198,7 @@ impl Sandbox {
             let response = self.execute(shim.prepared(text), WAIT + REQUEST_MARGIN).await?;
             let reply = find_reply(&response.text, call.id);
             if reply.is_some() {
-                self.shim_answered(&shim);
+                self.shim_answered(&shim, &response.text);
             }
             match reply {
                 Some(Reply::Pending) => attaching = true,

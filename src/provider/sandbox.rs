@@ -1,7 +1,7 @@
 //! A sandbox that runs, as the provider uses it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ struct Inner {
     /// Who runs commands that name no user; the toolbox's own user where absent.
     default_user: Option<String>,
     shim: Mutex<Shim>,
+    /// Whether the toolbox runs as root, once an answer told.
+    toolbox_is_root: OnceLock<bool>,
     /// Execs whose results are here and may be removed there, by the user whose state has them.
     acks: Mutex<BTreeMap<Option<String>, Vec<ExecId>>>,
     since: Instant,
@@ -65,12 +67,13 @@ impl Shim {
     }
 
     /// `script`, preceded by what an upload cannot do: make the file executable, and its directory passable for
-    /// other users but not listable.
+    /// other users but not listable. The answer also tells whom the toolbox runs as.
     pub(super) fn prepared(&self, script: String) -> String {
         if self.answered {
             return script;
         }
-        format!("chmod 711 {}; chmod 755 {}; {script}", quote(&self.directory), quote(&self.path()))
+        let (directory, program) = (quote(&self.directory), quote(&self.path()));
+        format!("chmod 711 {directory}; chmod 755 {program}; echo \"<toolbox $(id -u)>\"; {script}")
     }
 }
 
@@ -96,6 +99,7 @@ impl Sandbox {
             toolbox,
             default_user,
             shim: Mutex::new(Shim::at(0)),
+            toolbox_is_root: OnceLock::new(),
             acks: Mutex::default(),
             since: Instant::now(),
         }));
@@ -131,6 +135,11 @@ impl Sandbox {
         self.0.default_user.as_deref()
     }
 
+    /// Whether the toolbox runs as root, for whom no file is unreadable. Assumed until an answer tells.
+    pub(super) fn toolbox_is_root(&self) -> bool {
+        self.0.toolbox_is_root.get().copied().unwrap_or(true)
+    }
+
     fn lock_shim(&self) -> MutexGuard<'_, Shim> {
         self.0.shim.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,8 +149,15 @@ impl Sandbox {
         self.lock_shim().clone()
     }
 
-    /// Notes that a shim can be executed.
-    pub(super) fn shim_answered(&self, shim: &Shim) {
+    /// Notes that a shim can be executed, and what its first answer tells.
+    pub(super) fn shim_answered(&self, shim: &Shim, text: &str) {
+        if shim.answered {
+            return;
+        }
+        if text.contains("<toolbox ") {
+            // whoever got there first saw the same
+            let _known = self.0.toolbox_is_root.set(text.contains("<toolbox 0>"));
+        }
         let mut current = self.lock_shim();
         if current.directory == shim.directory {
             current.answered = true;

@@ -130,7 +130,7 @@ impl Settings {
         let mut request = CreateSandbox {
             name: Some(name.to_owned()),
             labels,
-            env: service.environment.clone(),
+            env: service.environment.0.clone(),
             user: service.user.clone(),
             public: settings.public.then_some(true),
             target: settings.target.clone(),

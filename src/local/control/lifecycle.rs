@@ -13,7 +13,7 @@ use super::state::{Control, closed, token};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::{Exit, Running};
-use crate::local::spec::{Limits, SandboxSpec};
+use crate::local::spec::{RootFs, Limits, SandboxSpec};
 
 /// How long create, start and recover hold the answer back for the sandbox to start.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -187,10 +187,11 @@ impl Control {
             Ok((self.spec(record), record.run))
         });
         let Ok((spec, run)) = prepared else { return };
-        let started = match timeout(START_LIMIT, self.engine.start(spec)).await {
+        let started = match timeout(START_LIMIT, self.engine.start(spec.clone())).await {
             Ok(started) => started.map_err(|error| error.to_string()),
             Err(_) => Err(format!("Timeout while {} sandbox", first.as_str())),
         };
+        let orphan = started.as_ref().ok().cloned();
         let running = self.with(&id, |record, now| match started {
             Err(reason) => {
                 record.sandbox.recoverable = first != SandboxState::Creating;
@@ -212,9 +213,17 @@ impl Control {
             }
         });
         self.reschedule.notify_one();
-        if let Ok(Some(running)) = running {
-            let control = self.clone();
-            self.spawn(async move { control.watch_exit(id, run, running).await });
+        match running {
+            Ok(Some(running)) => {
+                let control = self.clone();
+                self.spawn(async move { control.watch_exit(id, run, running).await });
+            }
+            Ok(None) => {}
+            // the server's end was faster, so nobody else knows of it
+            Err(_) => {
+                end(orphan).await;
+                let _ = self.remove(spec).await;
+            }
         }
     }
 
@@ -319,7 +328,7 @@ impl Control {
         SandboxSpec {
             id: sandbox.id.clone(),
             hostname: sandbox.id.clone(),
-            user: sandbox.user.clone(),
+            user: image_user(&record.root).to_owned(),
             env,
             work_dir: None,
             root: record.root.clone(),
@@ -331,6 +340,16 @@ impl Control {
             },
             directory: self.directory.join(&sandbox.id),
         }
+    }
+}
+
+/// Who the toolbox, and so a command, runs as: the image's user. As at Daytona, a sandbox's own `user` is no more than
+/// the variable `DAYTONA_SANDBOX_USER`.
+fn image_user(root: &RootFs) -> &'static str {
+    match root {
+        RootFs::Host => "daytona",
+        // a plain image's; nothing in a directory says otherwise
+        RootFs::Directory(_) => "root",
     }
 }
 

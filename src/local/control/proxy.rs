@@ -44,9 +44,10 @@ pub(super) async fn toolbox(
     if let Err(error) = auth::check_proxied(&control, &id, request.headers(), request.uri().query()) {
         return error.into_response();
     }
-    let prefix = format!("/toolbox/{id}");
-    let path = request.uri().path().strip_prefix(&prefix).unwrap_or("/").to_owned();
-    forward(&control, &id, &path, &prefix, request).await
+    // the path as it was sent, since decoding it once would change what the toolbox decodes
+    let path = request.uri().path().splitn(4, '/').nth(3).unwrap_or_default();
+    let path = format!("/{path}");
+    forward(&control, &id, &path, &format!("/toolbox/{id}"), request).await
 }
 
 /// `/toolbox` without an id or a path.
@@ -62,8 +63,6 @@ pub(super) async fn forward(
     location_prefix: &str,
     mut request: Request,
 ) -> Response {
-    let counts = request.headers().get(headers::SKIP_ACTIVITY).is_none_or(|skip| skip != "true");
-    let activity = counts.then(|| control.activity(id));
     let running = control
         .with(id, |record, _| Ok(record.running.clone().filter(|_| record.state == SandboxState::Started)));
     let Ok(Some(running)) = running else {
@@ -74,6 +73,8 @@ pub(super) async fn forward(
         .with_code("BAD_REQUEST")
         .into_response();
     };
+    let counts = request.headers().get(headers::SKIP_ACTIVITY).is_none_or(|skip| skip != "true");
+    let activity = counts.then(|| control.activity(id));
     let query = request.uri().query().map(without_preview_token).filter(|query| !query.is_empty());
     let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let Ok(uri) = Uri::try_from(target) else { return StatusCode::BAD_REQUEST.into_response() };

@@ -37,7 +37,7 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    /// Starts a server with the engine that `options` ask for.
+    /// Starts a server with the engine that `options` ask for, on the tokio runtime that this is called in.
     ///
     /// # Errors
     ///

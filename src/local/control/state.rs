@@ -156,7 +156,10 @@ impl Store {
     /// Forgets a sandbox.
     pub(super) fn forget(&mut self, id: &str) {
         if let Some(record) = self.sandboxes.remove(id) {
-            self.names.remove(&record.sandbox.name);
+            // two deletions of one name within a millisecond give the same new name
+            if self.names.get(&record.sandbox.name).is_some_and(|owner| owner == id) {
+                self.names.remove(&record.sandbox.name);
+            }
             self.access.forget(id);
         }
     }

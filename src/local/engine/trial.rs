@@ -66,13 +66,15 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
 async fn attempt(level: Level, state: &Arc<StateDirectory>, cgroups: &Arc<Cgroups>) -> Result<Isolated, Failure> {
     let open = |own_sudo| Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo);
     let (engine, host_sudo) = open(false).await?;
-    if prove(&engine, &state.sandbox("trial"), host_sudo).await? {
+    // one for each level, since another one's files may have other owners
+    let directory = state.sandbox(&format!("trial-{level:?}"));
+    if prove(&engine, &directory, host_sudo).await? {
         return Ok(engine);
     }
     tracing::debug!("this machine's sudo does not work in sandboxes; they get the stand-in");
     drop(engine);
     let (engine, _) = open(true).await?;
-    prove(&engine, &state.sandbox("trial"), false).await?;
+    prove(&engine, &directory, false).await?;
     Ok(engine)
 }
 
@@ -90,7 +92,14 @@ async fn prove(engine: &Isolated, directory: &Path, sudo: bool) -> Result<bool, 
         directory: directory.to_owned(),
     };
     let refused = |error: Error| Failure::new("make a sandbox on trial", error.to_string());
-    let mut running = engine.make(spec.clone()).await.map_err(refused)??;
+    let made = engine.make(spec.clone()).await.map_err(refused)?;
+    let mut running = match made {
+        Ok(running) => running,
+        Err(failure) => {
+            engine.delete(spec).await.map_err(refused)?;
+            return Err(failure);
+        }
+    };
     let version = ask(&running.toolbox, Request::get("/version"), String::new()).await;
     let sudo_works = match (&version, sudo) {
         (Ok(_), true) => {

@@ -44,7 +44,7 @@ pub(super) struct Layer<'a> {
     /// The directory of all layers; each subdirectory is the layer of the directory with that name, `root` that of `/`.
     pub(super) directory: &'a Path,
     /// Whose ids the files have.
-    pub(super) identity: Identity,
+    pub(super) identity: &'a Identity,
     /// Whether other accounts' files are ours to look at: only then is anything to hide, and can it be hidden.
     pub(super) privileged: bool,
 }
@@ -75,7 +75,7 @@ impl Layer<'_> {
         for name in COMPOSED {
             let host = Path::new("/").join(name);
             match fs::read_link(&host) {
-                Ok(target) => symlink(target, self.directory.join("root").join(name))?,
+                Ok(target) => self.link(&target, &self.directory.join("root").join(name))?,
                 Err(_) if host.is_dir() => {
                     self.directory(&format!("root/{name}"), 0o755, 0)?;
                     self.directory(name, 0o755, 0)?;
@@ -130,29 +130,45 @@ impl Layer<'_> {
                 self.hide_directory(&relative)?;
                 continue;
             }
-            for entry in fs::read_dir(Path::new("/").join(&relative))?.flatten() {
+            // what vanishes while we look needs no hiding
+            let Ok(found) = fs::read_dir(Path::new("/").join(&relative)) else { continue };
+            for entry in found.flatten() {
                 entries += 1;
                 let name = relative.join(entry.file_name());
-                // what vanishes while we look needs no hiding; links hold no secrets
                 let Ok(metadata) = entry.metadata() else { continue };
                 let readable = metadata.mode() & 0o004 != 0;
-                if self.directory.join(&name).symlink_metadata().is_ok_and(|known| !known.is_dir()) {
-                    continue;
-                }
-                if metadata.is_dir() {
+                let known = self.directory.join(&name).symlink_metadata();
+                let hidden = if known.is_ok_and(|known| !known.is_dir()) {
+                    Ok(())
+                } else if name == Path::new("var/tmp") {
+                    // not secret by its mode, but other users' all the same
+                    self.opaque(&name)
+                } else if metadata.is_dir() {
                     if readable && metadata.mode() & 0o001 != 0 {
                         directories.push(name);
+                        Ok(())
                     } else {
-                        self.hide_directory(&name)?;
+                        self.hide_directory(&name)
                     }
-                } else if metadata.is_file() && !readable {
-                    self.parents(&name)?;
-                    mknod(&self.directory.join(&name), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
+                } else if (metadata.is_file() && !readable) || is_backup_of_accounts(&name) {
+                    self.hide_file(&name)
+                } else {
+                    Ok(())
+                };
+                match hidden {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    hidden => hidden?,
                 }
             }
         }
-        // not secret by its mode, but other users' all the same
-        if top == "var" { self.opaque(Path::new("var/tmp")) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// A mark that overlayfs takes for the absence of a file.
+    fn hide_file(&self, relative: &Path) -> io::Result<()> {
+        self.parents(relative)?;
+        mknod(&self.directory.join(relative), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
+        Ok(())
     }
 
     /// An empty directory of the same owner and mode.
@@ -201,9 +217,20 @@ impl Layer<'_> {
         self.own(&path, mode, 0)
     }
 
+    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+        symlink(target, path)?;
+        let root = self.identity.outside(0);
+        std::os::unix::fs::lchown(path, Some(root), Some(root))
+    }
+
     fn own(&self, path: &Path, mode: u32, user: u32) -> io::Result<()> {
         let id = self.identity.outside(user);
         std::os::unix::fs::lchown(path, Some(id), Some(id))?;
         fs::set_permissions(path, Permissions::from_mode(mode))
     }
+}
+
+/// Account files as they were before the last change name the machine's people too.
+fn is_backup_of_accounts(path: &Path) -> bool {
+    ["etc/passwd-", "etc/group-", "etc/subuid-", "etc/subgid-"].iter().any(|backup| path == Path::new(backup))
 }

@@ -20,39 +20,44 @@ pub(super) const BASE: u32 = 0x6FFF_0000;
 const COUNT: u32 = 0x1_0000;
 
 /// The ids of sandboxes, seen from the runner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     /// What the runner calls uid 0 of a sandbox.
     base: u32,
     /// How many ids a sandbox has from there on.
     count: u32,
+    /// The texts of a sandbox's `uid_map` and `gid_map`.
+    maps: [String; 2],
 }
 
 impl Identity {
     /// Of a level, once the runner is in its user namespace.
     pub(super) fn of(level: Level) -> Result<Self, Failure> {
+        let contiguous = |base: u32, count: u32| {
+            let map = format!("0 {base} {count}\n");
+            Self { base, count, maps: [map.clone(), map] }
+        };
         match level {
-            Level::RootIdmap => Ok(Self { base: BASE, count: COUNT }),
+            Level::RootIdmap => Ok(contiguous(BASE, COUNT)),
+            Level::SingleUid | Level::Process => Ok(contiguous(0, 1)),
             Level::Subuid => {
-                let map = fs::read_to_string("/proc/self/uid_map").step(|| "read the uid map".into())?;
-                let count = map
-                    .lines()
-                    .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok())
-                    .sum::<u32>()
-                    .min(COUNT);
-                Ok(Self { base: 0, count })
+                let own = |name: &str| {
+                    fs::read_to_string(format!("/proc/self/{name}")).step(|| format!("read the runner's {name}"))
+                };
+                let (uids, gids) = (own("uid_map")?, own("gid_map")?);
+                let count = ids_in(&uids).min(ids_in(&gids));
+                Ok(Self { base: 0, count, maps: [identical(&uids), identical(&gids)] })
             }
-            Level::SingleUid | Level::Process => Ok(Self { base: 0, count: 1 }),
         }
     }
 
     /// Whether users other than root exist inside.
-    pub(super) fn has_users(self) -> bool {
+    pub(super) fn has_users(&self) -> bool {
         self.count > 1
     }
 
     /// What the runner calls an id of the sandbox; ids that do not exist inside become `nobody` or, with one id, root.
-    pub(super) fn outside(self, id: u32) -> u32 {
+    pub(super) fn outside(&self, id: u32) -> u32 {
         const NOBODY: u32 = 65534;
         match id {
             id if id < self.count => self.base + id,
@@ -62,17 +67,17 @@ impl Identity {
     }
 
     /// Writes the maps of a child's new user namespace.
-    pub(super) fn write_maps(self, pid: Pid) -> io::Result<()> {
-        let map = format!("0 {} {}\n", self.base, self.count);
+    pub(super) fn write_maps(&self, pid: Pid) -> io::Result<()> {
         if !self.has_users() {
             fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
         }
-        fs::write(format!("/proc/{pid}/uid_map"), &map)?;
-        fs::write(format!("/proc/{pid}/gid_map"), &map)
+        let [uids, gids] = &self.maps;
+        fs::write(format!("/proc/{pid}/uid_map"), uids)?;
+        fs::write(format!("/proc/{pid}/gid_map"), gids)
     }
 
     /// A user namespace with these maps and nobody in it, for id-mapped mounts.
-    pub(super) fn user_namespace(self) -> io::Result<OwnedFd> {
+    pub(super) fn user_namespace(&self) -> io::Result<OwnedFd> {
         let (mut ready, tell) = io::pipe()?;
         match system::fork()? {
             ForkResult::Child => {
@@ -98,6 +103,24 @@ impl Identity {
             }
         }
     }
+}
+
+/// The lines of a map: first id inside, first id outside, count.
+fn extents(map: &str) -> impl Iterator<Item = (u32, u32)> {
+    map.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
+    })
+}
+
+/// How many ids a map has from 0 on.
+fn ids_in(map: &str) -> u32 {
+    extents(map).map(|(_, count)| count).sum::<u32>().min(COUNT)
+}
+
+/// A map of a child namespace that changes nothing. The kernel wants each line within one line of the parent's.
+fn identical(map: &str) -> String {
+    extents(map).map(|(first, count)| format!("{first} {first} {count}\n")).collect()
 }
 
 /// Takes an ordinary user's runner into a user namespace of its own, in which it is root.
@@ -192,10 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn the_map_of_a_child_has_the_lines_of_its_parents() {
+        let own = "         0      65534          1\n         1     100000      65535\n";
+        assert_eq!(identical(own), "0 0 1\n1 1 65535\n");
+        assert_eq!(ids_in(own), 65536);
+    }
+
+    #[test]
     fn ids_that_a_sandbox_lacks_become_nobody_or_root() {
-        let full = Identity { base: BASE, count: COUNT };
+        let full = Identity::of(Level::RootIdmap).unwrap();
         assert_eq!(full.outside(1000), BASE + 1000);
         assert_eq!(full.outside(70_000), BASE + 65534);
-        assert_eq!(Identity { base: 0, count: 1 }.outside(1000), 0);
+        assert_eq!(Identity::of(Level::SingleUid).unwrap().outside(1000), 0);
     }
 }

@@ -129,6 +129,7 @@ fn devices(workshop: &Workshop, dev: &Path) -> Result<(), Failure> {
         ("/proc/self/fd/2", "stderr"),
     ] {
         symlink(target, dev.join(name)).step(step)?;
+        lchown(dev.join(name), Some(root), Some(root)).step(step)?;
     }
     for name in ["pts", "shm", "mqueue"] {
         fs::create_dir(dev.join(name)).step(step)?;

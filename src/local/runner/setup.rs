@@ -59,12 +59,13 @@ impl Workshop {
         workshop.mount_own()?;
         let layer = Layer {
             directory: &workshop.base(),
-            identity,
+            identity: &workshop.identity,
             privileged: level == Level::RootIdmap,
         };
         layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))?;
         if level == Level::RootIdmap {
-            let namespace = identity
+            let namespace = workshop
+                .identity
                 .user_namespace()
                 .step(|| "make a user namespace (unshare CLONE_NEWUSER)".into())?;
             workshop.user_namespace = Some(namespace);

@@ -2,7 +2,7 @@
 //! plan that it means (`plan.json`) or the error that it gives (`error.txt`). Where the plan of a single service builds
 //! an image, `build.json` holds what is sent to the platform, or the error.
 //!
-//! `context.json` holds the environment and the sample's metadata. `UPDATE_FIXTURES=1` rewrites the outcomes; read the
+//! `model.json` is a `ComposeConfig` of Inspect, `settings.json` the keys of `x-daytona` alone. `context.json` holds the environment and the sample's metadata. `UPDATE_FIXTURES=1` rewrites the outcomes; read the
 //! diff before you commit it.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub(crate) fn fixtures() -> PathBuf {
 /// A fixture, with its files in memory below `/task`, so that no path of this machine is in its outcome.
 #[derive(Default)]
 struct Case {
-    model: Option<String>,
+    source: Option<Source>,
     files: MemoryFiles,
     environment: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
@@ -43,7 +43,10 @@ impl Case {
                 let content = std::fs::read(&path).unwrap();
                 match name.to_str().unwrap() {
                     outcome if OUTCOMES.contains(&outcome) => {}
-                    "model.json" => case.model = Some(String::from_utf8(content).unwrap()),
+                    "model.json" => case.source = Some(Source::Model(String::from_utf8(content).unwrap())),
+                    "settings.json" => {
+                        case.source = Some(Source::Settings(String::from_utf8(content).unwrap()));
+                    }
                     "context.json" => {
                         let surroundings: Value = serde_json::from_slice(&content).unwrap();
                         case.environment = texts(&surroundings["environment"]);
@@ -63,10 +66,8 @@ impl Case {
             metadata: &self.metadata,
             files: &self.files,
         };
-        let source = match &self.model {
-            Some(json) => Source::Model(json.clone()),
-            None => Source::discover(Path::new(TASK), &self.files),
-        };
+        let discovered = || Source::discover(Path::new(TASK), &self.files);
+        let source = self.source.clone().unwrap_or_else(discovered);
         let plan = match load(&source, &context) {
             Ok(plan) => plan,
             Err(error) => return BTreeMap::from([("error.txt", format!("{error}\n"))]),

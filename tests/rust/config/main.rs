@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test by panicking")]
 
+mod differential;
 mod documented;
 mod golden;
 mod robust;

@@ -7,7 +7,7 @@ use inspect_daytona::ErrorKind;
 use inspect_daytona::config::context::BuildContext;
 use inspect_daytona::config::dockerfile::Dockerfile;
 use inspect_daytona::config::dockerignore::DockerIgnore;
-use inspect_daytona::config::{Build, Context, DockerfileSource, MemoryFiles, Source, load};
+use inspect_daytona::config::{Build, Context, DockerfileSource, MemoryFiles, Source, Variables, load};
 use proptest::prelude::*;
 
 fn check(source: &Source, files: &MemoryFiles) -> Result<(), TestCaseError> {
@@ -224,7 +224,7 @@ proptest! {
         let build = Build {
             context: "/c".into(),
             dockerfile: DockerfileSource::Inline(text),
-            args,
+            args: Variables(args),
             target: Some("0".to_owned()),
             no_cache: false,
             pull: false,

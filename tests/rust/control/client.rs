@@ -20,11 +20,11 @@ use crate::engine::FixtureEngine;
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Daytona {
-    pub(crate) engine: Arc<FixtureEngine>,
+    engine: Option<Arc<FixtureEngine>>,
     pub(crate) server: LocalServer,
     pub(crate) address: String,
     pub(crate) key: String,
-    _directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 pub(crate) struct Reply {
@@ -75,9 +75,22 @@ impl Daytona {
             LocalServer::start_with(options, Arc::clone(&engine) as _, directory.path().to_owned(), clock)
                 .await
                 .unwrap();
+        Self::of(server, Some(engine), directory)
+    }
+
+    pub(crate) fn of(
+        server: LocalServer,
+        engine: Option<Arc<FixtureEngine>>,
+        directory: tempfile::TempDir,
+    ) -> Self {
         let address = server.url().trim_start_matches("http://").trim_end_matches("/api").to_owned();
         let key = server.api_key().expose_secret().to_owned();
-        Self { engine, server, address, key, _directory: directory }
+        Self { engine, server, address, key, directory }
+    }
+
+    /// The engine, where it is the fixture.
+    pub(crate) fn engine(&self) -> &Arc<FixtureEngine> {
+        self.engine.as_ref().expect("the fixture engine")
     }
 
     /// Sends a request as it is and returns the answer's head.

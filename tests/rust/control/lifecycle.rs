@@ -38,7 +38,7 @@ async fn a_created_sandbox_has_everything_that_an_sdk_reads() {
     ] {
         assert_eq!(sandbox[field], value, "{field}");
     }
-    let spec = daytona.engine.started.lock().unwrap()[0].clone();
+    let spec = daytona.engine().started.lock().unwrap()[0].clone();
     assert_eq!(spec.env["A"], "1");
     assert_eq!(spec.env["DAYTONA_SANDBOX_ID"], sandbox["id"].as_str().unwrap());
     assert_eq!(spec.limits.memory, Some(1 << 30));
@@ -67,7 +67,7 @@ async fn a_name_is_taken_until_deletion_is_requested() {
     assert_eq!(deleted["state"], "destroying");
     daytona.create(json!({"name": "a"})).await;
     daytona.wait_for(&id, "gone").await;
-    assert_eq!(*daytona.engine.deleted.lock().unwrap(), [id.clone()]);
+    assert_eq!(*daytona.engine().deleted.lock().unwrap(), [id.clone()]);
     daytona.delete(&format!("/api/sandbox/{id}")).await.refused(404, "not found");
 }
 
@@ -88,7 +88,7 @@ async fn a_stopped_sandbox_starts_again_and_refuses_a_second_stop() {
     assert_eq!(daytona.post(&path("start"), Value::Null).await.expect(200)["state"], "started");
     let rotated = daytona.get(&path("ports/80/preview-url")).await.expect(200)["token"].clone();
     assert_ne!(token, rotated);
-    assert_eq!(daytona.engine.started.lock().unwrap().len(), 2);
+    assert_eq!(daytona.engine().started.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_sandbox_in_transition_refuses_every_other_transition() {
             let reply = daytona.call(method, &format!("/api/sandbox/slow{action}"), Value::Null).await;
             reply.refused(409, "Sandbox state change in progress");
         }
-        daytona.engine.release();
+        daytona.engine().release();
     };
     let (created, ()) = tokio::join!(create, others);
     assert_eq!(created.expect(200)["state"], "started");
@@ -135,7 +135,7 @@ async fn a_failed_start_is_a_400_and_keeps_its_name_until_deleted() {
     daytona.delete("/api/sandbox/bad").await.expect(200);
     daytona.get(&format!("/api/sandbox/{id}")).await.refused(404, "not found");
     until("removal", || async {
-        daytona.engine.deleted.lock().unwrap().contains(&id.to_owned()).then_some(())
+        daytona.engine().deleted.lock().unwrap().contains(&id.to_owned()).then_some(())
     })
     .await;
 }
@@ -237,14 +237,14 @@ async fn a_create_request_is_checked_before_anything_is_made() {
         assert_eq!(reply.status.as_u16(), status, "{shown}");
         reply.refused(status, if text == "labels" { "invalid type" } else { text });
     }
-    assert!(daytona.engine.started.lock().unwrap().is_empty());
+    assert!(daytona.engine().started.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn blocked_network_reaches_the_engine() {
     let daytona = Daytona::start().await;
     let id = daytona.create(json!({"networkBlockAll": true})).await;
-    let spec = daytona.engine.started.lock().unwrap()[0].clone();
+    let spec = daytona.engine().started.lock().unwrap()[0].clone();
     assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
     assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["networkBlockAll"], true);
 }
@@ -253,11 +253,11 @@ async fn blocked_network_reaches_the_engine() {
 async fn a_removal_that_fails_at_first_is_tried_again() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
-    daytona.engine.failing_deletions.store(1, std::sync::atomic::Ordering::SeqCst);
+    daytona.engine().failing_deletions.store(1, std::sync::atomic::Ordering::SeqCst);
     daytona.delete(&format!("/api/sandbox/{id}")).await.expect(200);
     daytona.delete(&format!("/api/sandbox/{id}")).await.refused(409, "state change in progress");
     daytona.wait_for(&id, "gone").await;
-    assert_eq!(*daytona.engine.deleted.lock().unwrap(), [id]);
+    assert_eq!(*daytona.engine().deleted.lock().unwrap(), [id]);
 }
 
 #[tokio::test]
@@ -267,7 +267,8 @@ async fn shutdown_ends_every_sandbox() {
     let stopped = daytona.create(Value::Null).await;
     daytona.post(&format!("/api/sandbox/{stopped}/stop"), Value::Null).await.expect(200);
     ids.push(stopped);
-    let Daytona { engine, server, address, .. } = daytona;
+    let engine = std::sync::Arc::clone(daytona.engine());
+    let Daytona { server, address, .. } = daytona;
     server.shutdown().await;
     let mut deleted = engine.deleted.lock().unwrap().clone();
     deleted.sort();
@@ -281,7 +282,7 @@ async fn shutdown_ends_every_sandbox() {
 async fn a_dropped_server_ends_its_sandboxes_too() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
-    let engine = std::sync::Arc::clone(&daytona.engine);
+    let engine = std::sync::Arc::clone(daytona.engine());
     drop(daytona);
     until("shutdown", || async { (*engine.is_shut_down.borrow()).then_some(()) }).await;
     assert_eq!(*engine.deleted.lock().unwrap(), [id]);

@@ -126,7 +126,7 @@ async fn the_deprecated_list_has_pages_of_whole_sandboxes() {
 #[tokio::test]
 async fn sandboxes_on_their_way_out_are_listed_under_their_new_name() {
     let daytona = daytona_with(&["a"]).await;
-    daytona.engine.failing_deletions.store(1, std::sync::atomic::Ordering::SeqCst);
+    daytona.engine().failing_deletions.store(1, std::sync::atomic::Ordering::SeqCst);
     daytona.call(Method::DELETE, "/api/sandbox/a", Value::Null).await.expect(200);
     let page = daytona.get("/api/sandbox").await.expect(200);
     assert!(names(&page)[0].starts_with("DESTROYED_a_"), "{page}");

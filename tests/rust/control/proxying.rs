@@ -94,7 +94,7 @@ async fn refusals_have_the_status_and_text_of_the_real_proxies() {
     request.headers_mut().remove("authorization");
     daytona.try_call(request).await.unwrap().refused(401, "missing authentication");
     daytona.get(&format!("/toolbox/{id}")).await.refused(404, "not found");
-    daytona.engine.break_toolbox(&id);
+    daytona.engine().break_toolbox(&id);
     let reply = until("a dead toolbox", || async {
         let reply = daytona.get(&format!("/toolbox/{id}/headers")).await;
         (reply.status != 200).then_some(reply)

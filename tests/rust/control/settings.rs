@@ -66,7 +66,7 @@ async fn the_network_of_a_running_sandbox_is_not_changed_silently() {
         true
     );
     daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
-    let spec = daytona.engine.started.lock().unwrap()[1].clone();
+    let spec = daytona.engine().started.lock().unwrap()[1].clone();
     assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
 }
 
@@ -84,7 +84,7 @@ async fn a_stopped_sandbox_is_resized_and_a_running_one_refuses() {
     let sandbox = daytona.post(&path, json!({"cpu": 2, "memory": 4})).await.expect(200);
     assert_eq!((&sandbox["cpu"], &sandbox["memory"], &sandbox["disk"]), (&json!(2), &json!(4), &json!(3)));
     daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
-    let limits = daytona.engine.started.lock().unwrap()[1].limits.clone();
+    let limits = daytona.engine().started.lock().unwrap()[1].limits.clone();
     assert_eq!((limits.cpus, limits.memory), (Some(2), Some(4 << 30)));
 }
 

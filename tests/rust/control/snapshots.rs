@@ -39,7 +39,7 @@ async fn a_mapped_image_becomes_a_snapshot_that_sandboxes_start_from() {
             (&json!("mine"), &json!(2), &json!(5))
         );
     }
-    assert_eq!(daytona.engine.started.lock().unwrap()[0].root, RootFs::Directory("/usr".into()));
+    assert_eq!(daytona.engine().started.lock().unwrap()[0].root, RootFs::Directory("/usr".into()));
 }
 
 #[tokio::test]

@@ -152,6 +152,13 @@ pub(crate) fn processes_below(state: &Path) -> Vec<(Pid, String)> {
     found
 }
 
+/// Processes of sandboxes alone.
+pub(crate) fn inmates_of(state: &Path) -> Vec<(Pid, String)> {
+    let mut found = processes_below(state);
+    found.retain(|(_, name)| name.trim() != "inspect-daytona-runner");
+    found
+}
+
 /// The runner that made a sandbox.
 pub(crate) fn runner_of(sandbox: &Sandbox) -> Pid {
     let state = sandbox.spec.directory.ancestors().nth(2).unwrap();
@@ -170,21 +177,25 @@ impl Helper {
 
     /// Starts it, as another user if `user` is given.
     pub(crate) fn start(test: &str, parent: &Path, user: Option<u32>) -> Self {
-        let program = std::env::current_exe().unwrap();
         let command = match user {
-            None => Command::new(program),
-            Some(user) => {
-                // the program itself may be where others cannot look
-                let copy = parent.join("test-program");
-                std::fs::copy(program, &copy).unwrap();
-                let mut command = Command::new("setpriv");
-                command
-                    .args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups", "--"])
-                    .arg(copy);
-                command
-            }
+            None => Command::new(std::env::current_exe().unwrap()),
+            Some(user) => as_user(Command::new("setpriv"), parent, user),
         };
         Self::spawn(command, test, parent)
+    }
+
+    /// Starts it as a user with subordinate ids, which this machine's files need not name: it sees others.
+    pub(crate) fn start_with_ranges(test: &str, parent: &Path, user: u32) -> Self {
+        let name = nix::unistd::User::from_uid(user.into()).unwrap().unwrap().name;
+        let ranges = parent.join("ranges");
+        std::fs::write(&ranges, format!("{name}:100000:65536\n")).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--", "sh", "-euc"])
+            .arg("mount --bind \"$1\" /etc/subuid; mount --bind \"$1\" /etc/subgid; shift; exec setpriv \"$@\"")
+            .arg("sh")
+            .arg(&ranges);
+        Self::spawn(as_user(command, parent, user), test, parent)
     }
 
     /// Starts it as root without the capabilities that namespaces need.
@@ -236,6 +247,15 @@ impl Helper {
         let said: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
         assert!(self.child.wait().unwrap().success(), "{}", said.join("\n"));
     }
+}
+
+/// The arguments of `setpriv` to run this test program as another user.
+fn as_user(mut setpriv: Command, parent: &Path, user: u32) -> Command {
+    // the program itself may be where others cannot look
+    let copy = parent.join("test-program");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    setpriv.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups", "--"]).arg(copy);
+    setpriv
 }
 
 /// Runs a shell command through a toolbox.

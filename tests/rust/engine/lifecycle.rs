@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use inspect_daytona::ErrorKind;
 use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
 
-use crate::fixture::{DEADLINE, Helper, Server, execute, needs_root, parent, processes_below};
+use crate::fixture::{DEADLINE, Helper, Server, execute, inmates_of, needs_root, parent, processes_below, runner_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_survive_a_stop() {
@@ -36,7 +36,7 @@ async fn fifty_sandboxes_at_once() {
     let server = Server::new().await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let sandboxes = join_all((0..50).map(|_| server.start(server.spec()))).await;
-    let names = join_all(sandboxes.iter().map(|sandbox| sandbox.output("hostname; sleep 1000 & true"))).await;
+    let names = join_all(sandboxes.iter().map(|sandbox| sandbox.output("hostname; sleep 1000 >/dev/null 2>&1 & true"))).await;
     for (sandbox, name) in sandboxes.iter().zip(names) {
         assert_eq!(name, sandbox.spec.hostname);
     }
@@ -59,8 +59,8 @@ async fn a_start_that_is_dropped_leaves_no_process() {
     other.stop().await;
     let hostname = spec.hostname.clone();
     let begun = Instant::now();
-    while !processes_below(&server.state).is_empty() {
-        assert!(begun.elapsed() < DEADLINE, "{hostname} runs: {:?}", processes_below(&server.state));
+    while !inmates_of(&server.state).is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "{hostname} runs: {:?}", inmates_of(&server.state));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.engine.delete(spec).await.unwrap();
@@ -83,7 +83,7 @@ async fn refusals_name_the_step_and_the_sandbox() {
     nowhere.work_dir = Some("/nowhere".into());
     let error = server.engine.start(nowhere).await.unwrap_err();
     assert!(error.to_string().contains("/nowhere: ENOENT"), "{error}");
-    assert!(processes_below(&server.state).is_empty());
+    assert!(inmates_of(&server.state).is_empty());
     server.end().await;
 }
 
@@ -93,12 +93,10 @@ async fn a_dead_runner_ends_its_sandboxes_and_fails_what_waits() {
     let server = Server::new().await;
     let sandbox = server.start(server.spec()).await;
     sandbox.output("setsid sleep 1000 >/dev/null 2>&1 & true").await;
-    let runner = processes_below(&server.state);
-    assert!(!runner.is_empty());
-    let parent = crate::fixture::runner_of(&sandbox);
+    let runner = runner_of(&sandbox);
     let waiting: Vec<_> = (0..20).map(|_| server.engine.start(server.spec())).collect();
     let waiting = join_all(waiting);
-    nix::sys::signal::kill(parent, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(runner, nix::sys::signal::Signal::SIGKILL).unwrap();
     let results = tokio::time::timeout(DEADLINE, waiting).await.expect("pending starts hang");
     for error in results.into_iter().filter_map(Result::err) {
         assert!(error.to_string().contains("ended"), "{error}");

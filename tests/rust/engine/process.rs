@@ -18,10 +18,10 @@ fn runs(command: &str) -> bool {
     })
 }
 
-async fn until_gone(command: &str) {
+async fn until(wanted: bool, command: &str) {
     let begun = Instant::now();
-    while runs(command) {
-        assert!(begun.elapsed() < DEADLINE, "{command} runs");
+    while runs(command) != wanted {
+        assert!(begun.elapsed() < DEADLINE, "{command}: runs is not {wanted}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -71,12 +71,13 @@ async fn a_stop_kills_what_has_detached_and_nothing_else() {
     let (first, second) = (server.start(server.spec()).await, server.start(server.spec()).await);
     first.output("(setsid nohup sleep 76543.1 >/dev/null 2>&1 &); true").await;
     second.output("(setsid nohup sleep 76543.2 >/dev/null 2>&1 &); true").await;
-    assert!(runs("sleep 76543.1"));
+    until(true, "sleep 76543.1").await;
+    until(true, "sleep 76543.2").await;
     first.stop().await;
     assert!(!runs("sleep 76543.1"));
     assert!(runs("sleep 76543.2"));
     server.end().await;
-    until_gone("sleep 76543.2").await;
+    until(false, "sleep 76543.2").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,9 +86,9 @@ async fn a_killed_server_leaves_no_process() {
     let mut helper = Helper::start("process::server_that_is_killed", parent.path(), None);
     let toolbox = PathBuf::from(helper.line());
     execute(&toolbox, "(setsid nohup sleep 76543.3 >/dev/null 2>&1 &); true").await;
-    assert!(runs("sleep 76543.3"));
+    until(true, "sleep 76543.3").await;
     helper.kill();
-    until_gone("sleep 76543.3").await;
+    until(false, "sleep 76543.3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

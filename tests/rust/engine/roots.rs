@@ -3,10 +3,22 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use inspect_daytona::local::spec::RootFs;
 
 use crate::fixture::{Server, needs_root, parent, skip};
+
+/// Copies the libraries of a program; a static one has none.
+fn copy_libraries(program: &str, directory: &Path) {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let target = directory.join(&library[1..]);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(library, target).unwrap();
+    }
+}
 
 /// A root file system of one program.
 fn busybox(directory: &Path) -> bool {
@@ -17,6 +29,7 @@ fn busybox(directory: &Path) -> bool {
         fs::create_dir_all(directory.join(name)).unwrap();
     }
     fs::copy(program, directory.join("bin/busybox")).unwrap();
+    copy_libraries(program, directory);
     for name in ["sh", "cat", "id", "ls", "touch", "stat", "hostname", "mount", "rm"] {
         symlink("busybox", directory.join("bin").join(name)).unwrap();
     }
@@ -32,7 +45,7 @@ async fn a_directory_can_be_the_root() {
     needs_root!();
     let image = parent();
     if !busybox(image.path()) {
-        return skip("needs busybox-static");
+        return skip("needs busybox");
     }
     let server = Server::new().await;
     let mut spec = server.spec();

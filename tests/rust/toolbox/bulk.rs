@@ -15,7 +15,7 @@ use crate::server::{As, Server, request};
 pub(crate) fn upload(parts: &[(&str, &[u8])]) -> Request<Body> {
     let mut body = Vec::new();
     for (name, content) in parts {
-        let file_name = if name.ends_with(".file") { "; filename=\"x\"" } else { "" };
+        let file_name = if name.contains("].file") { "; filename=\"x\"" } else { "" };
         body.extend_from_slice(
             format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"{file_name}\r\n\r\n").as_bytes(),
         );

@@ -6,10 +6,10 @@ use crate::server::{As, Server, eventually};
 
 /// The states of the children of a process.
 fn children(pid: u32) -> Vec<char> {
-    let stats = std::fs::read_dir("/proc")
+    let processes = std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-    stats
+    processes
         .filter_map(|stat| {
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
             let state = fields.next()?.chars().next()?;

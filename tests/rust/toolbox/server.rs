@@ -193,7 +193,8 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 
 /// Percent-encodes a path for a query.
 pub(crate) fn encode(path: impl AsRef<Path>) -> String {
-    path.as_ref().as_os_str().as_encoded_bytes().iter().map(|byte| format!("%{byte:02X}")).collect()
+    let bytes = path.as_ref().as_os_str().as_encoded_bytes().iter();
+    bytes.fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
 }
 
 /// Whether the tests run as root; says why a test is skipped if not.

@@ -259,7 +259,7 @@ async fn a_followed_log_comes_as_it_grows_and_closes_at_the_end() {
     socket.send(Message::Ping(vec![7].into())).await;
     assert_eq!(socket.next().await, Some(Message::Pong(vec![7].into())));
     server.post(&format!("{command}/input"), r#"{"data":""}"#).await.is_empty_with(204);
-    let Ended { bytes, texts, code, longest, .. } = socket.to_end().await;
+    let Ended { bytes, texts, code, longest, .. } = socket.drain().await;
     assert_eq!((code, texts.len()), (1000, 0));
     assert!(longest <= 1024, "{longest}");
     let text = String::from_utf8(bytes).unwrap();
@@ -280,10 +280,10 @@ async fn a_log_without_follow_closes_at_once_and_without_upgrade_is_a_stream() {
     let protocol = "X-Daytona-SDK-Version~0.26.0";
     let socket = Socket::open(&server, &log, &[], &[protocol]).await.unwrap();
     assert_eq!(socket.protocol.as_deref(), Some(protocol));
-    let ended = socket.to_end().await;
+    let ended = socket.drain().await;
     assert_eq!((ended.code, &ended.bytes[..]), (1000, &b"one\n"[..]));
     let path = format!("{log}?follow=true");
-    let (stream, _) = tokio::join!(server.get(&path), async {
+    let (stream, ()) = tokio::join!(server.get(&path), async {
         server.post(&format!("{command}/input"), r#"{"data":"x"}"#).await.is_empty_with(204);
     });
     assert_eq!(stream.body, "one\ntwo\n");

@@ -77,7 +77,7 @@ impl Socket {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    pub(crate) async fn to_end(mut self) -> Ended {
+    pub(crate) async fn drain(mut self) -> Ended {
         let mut ended = Ended::default();
         while let Some(message) = self.next().await {
             match message {

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::blocking;
+use super::{blocking, join};
 use crate::api::toolbox::FileInfo;
 use crate::local::toolbox::error::file_status;
 use crate::local::toolbox::json;
@@ -63,7 +63,7 @@ fn read_directory(
     for name in names {
         let entry = path.join(&name);
         let Ok(metadata) = std::fs::metadata(&entry) else { continue };
-        let shown = shown.join(&name);
+        let shown = join(shown, &name);
         let mut info = describe(name.to_string_lossy().into_owned(), &metadata);
         if with_path {
             info.path = Some(shown.to_string_lossy().into_owned());

@@ -10,10 +10,11 @@ mod glob;
 mod search;
 mod upload;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -43,6 +44,12 @@ pub(super) fn routes() -> Router<Arc<Toolbox>> {
 
 /// How much of a file is in memory at a time.
 const CHUNK: usize = 64 * 1024;
+
+/// The path of an entry below a directory, as Go joins them: without `.` in the directory's path.
+fn join(directory: &Path, name: &OsStr) -> PathBuf {
+    let parts = directory.components().filter(|part| *part != Component::CurDir);
+    parts.chain([Component::Normal(name)]).collect()
+}
 
 /// Opens a file to be read. Not blocking, so that a FIFO without a writer is an empty file rather than a request
 /// that hangs.

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{blocking, glob, open};
+use super::{blocking, glob, join, open};
 use crate::api::toolbox::{Match, ReplaceRequest, ReplaceResult, SearchFilesResponse};
 use crate::local::toolbox::error::words;
 use crate::local::toolbox::json;
@@ -99,7 +99,7 @@ fn walk(path: &Path, shown: &Path, visit: &mut impl FnMut(&Path, &Path)) {
     let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     names.sort_unstable();
     for name in names {
-        walk(&path.join(&name), &shown.join(&name), visit);
+        walk(&path.join(&name), &join(shown, &name), visit);
     }
 }
 
