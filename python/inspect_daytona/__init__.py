@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from ._config import DaytonaConfig as DaytonaConfig
     from ._environment import DaytonaSandboxEnvironment as DaytonaSandboxEnvironment
     from ._local import LocalServer as LocalServer
+    from ._local import Statistics as Statistics
+    from ._local import local_statistics as local_statistics
 
-__all__ = ["DaytonaConfig", "DaytonaSandboxEnvironment", "LocalServer"]
+__all__ = ["DaytonaConfig", "DaytonaSandboxEnvironment", "LocalServer", "Statistics", "local_statistics"]
 
 _HOMES = {
     "DaytonaConfig": "_config",
     "DaytonaSandboxEnvironment": "_environment",
     "LocalServer": "_local",
+    "Statistics": "_local",
+    "local_statistics": "_local",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ def _serve(host: str, port: int) -> int:
     try:
         from ._session import _core, _settings
 
+        # the native side waits for Ctrl-C; Python's handler would raise KeyboardInterrupt on top of it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _core.serve(_settings(os.environ), host, port, _announce)
     except (DaytonaError, PrerequisiteError) as ex:
         print(f"inspect-daytona: {ex}", file=sys.stderr)

@@ -73,12 +73,14 @@ class LocalServer:
     def isolation(self) -> str: ...
     @property
     def isolation_lost(self) -> list[str]: ...
+    def statistics(self) -> tuple[int, int, int]: ...
     def shutdown(self, on_done: Callback) -> Operation: ...  # None
 
 def connect(environ: dict[str, str], on_done: Callback) -> Operation: ...  # Provider
 def start_local(
     environ: dict[str, str], host: str | None, port: int | None, on_done: Callback
 ) -> Operation: ...  # LocalServer
+def local_statistics() -> tuple[int, int, int] | None: ...
 def serve(
     environ: dict[str, str],
     host: str | None,

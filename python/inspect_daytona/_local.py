@@ -5,10 +5,26 @@ from __future__ import annotations
 import os
 from functools import partial
 from types import TracebackType
-from typing import cast
+from typing import NamedTuple, cast
 
 from ._bridge import complete
 from ._session import _core, _settings
+
+
+class Statistics(NamedTuple):
+    """What a local Daytona has on record of its sandboxes."""
+
+    created: int
+    """Created since it started."""
+    deleted: int
+    """Deleted, or on their way out."""
+    left: int
+    """In any other state."""
+
+
+def local_statistics() -> Statistics:
+    """The sandboxes of the Daytona inside this process (`DAYTONA_API_URL=local`); zeros if none was started."""
+    return Statistics(*(_core.local_statistics() or (0, 0, 0)))
 
 
 class LocalServer:
@@ -61,6 +77,11 @@ class LocalServer:
     def api_key(self) -> str:
         """The key, for `DAYTONA_API_KEY`."""
         return self._running.api_key
+
+    @property
+    def statistics(self) -> Statistics:
+        """The sandboxes on its record."""
+        return Statistics(*self._running.statistics())
 
     @property
     def isolation(self) -> str:

@@ -113,7 +113,7 @@ fn flag(mapping: &Mapping, key: &str) -> Read<bool> {
 }
 
 /// Whether a context is something that the Docker builder fetches: a URL or a Git address.
-fn is_remote(context: &str) -> bool {
+pub(crate) fn is_remote(context: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/", "docker-image://", "oci-layout://"]
         .iter()
         .any(|scheme| context.starts_with(scheme))

@@ -39,7 +39,12 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         }
     }
     let section = |key: &str| top.get(key).map(|node| node.mapping(key)).transpose();
-    let around = Surroundings { services, networks: section("networks")?, volumes: section("volumes")? };
+    let around = Surroundings {
+        services,
+        active: &active,
+        networks: section("networks")?,
+        volumes: section("volumes")?,
+    };
     let mut local = Vec::new();
     let mut read = Vec::new();
     for entry in &active {

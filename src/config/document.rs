@@ -10,7 +10,7 @@ use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Servi
 use super::problem::Place;
 use super::reading::Reading;
 use super::values::Variables;
-use super::{Context, Source, XDaytona, compose, dotenv, extension, json, yaml};
+use super::{Context, Source, XDaytona, compose, dotenv, extension, include, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
 
 /// In front of the names of variables that carry a sample's metadata.
@@ -132,7 +132,13 @@ impl Document {
         let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
         let mut root = root.clone();
         let mut reading = Reading::new(&self.file, &self.directory, context, &lookup);
-        let unset = interpolate(&mut root, &lookup).map_err(|problem| problem.into_error(&self.file))?;
+        let chain = &mut vec![self.directory.join(self.file_name())];
+        let unset = interpolate(&mut root, &lookup)
+            .and_then(|mut unset| {
+                include::expand(&mut root, context.files, &lookup, chain, &mut unset)?;
+                Ok(unset)
+            })
+            .map_err(|problem| problem.into_error(&self.file))?;
         for (name, place) in &unset {
             reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
         }
@@ -143,6 +149,10 @@ impl Document {
                 names => error.with_hint(format!("These variables are not set: {}", names.join(", "))),
             }
         })
+    }
+
+    fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or_default()
     }
 
     /// The variables named `SAMPLE_METADATA_…` that the file uses.

@@ -68,7 +68,12 @@ pub const TOP: &[Key] = &[
     key("version", Satisfied, Satisfied, "obsolete in Compose too"),
     key("secrets", Refused, Honoured, "use `x-daytona.secrets`, or copy the file in the Dockerfile"),
     key("configs", Refused, Honoured, "copy the file in the Dockerfile, or give it with the sample"),
-    key("include", Refused, Refused, "write the services into one file"),
+    key(
+        "include",
+        Honoured,
+        Honoured,
+        "services, networks and volumes of other files; each has its own directory and `.env`",
+    ),
     key("models", Refused, Refused, "a sandbox cannot provide models"),
 ];
 

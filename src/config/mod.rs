@@ -21,6 +21,7 @@ mod environment;
 mod extension;
 mod files;
 mod healthcheck;
+mod include;
 mod interpolate;
 mod json;
 pub mod keys;

@@ -4,6 +4,7 @@
 //! `22:22` a port.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::problem::{Place, Problem, Read};
 
@@ -152,6 +153,36 @@ impl Node {
             Value::Scalar(text) => Ok(vec![text.clone()]),
             Value::Sequence(items) => items.iter().map(|item| Ok(item.text(key)?.to_owned())).collect(),
             _ => Err(self.expected(key, "a list or a single value")),
+        }
+    }
+
+    /// Moves every place to another file than the one that is read.
+    pub(crate) fn name_file(&mut self, file: &Arc<str>) {
+        self.place = self.place.of_file(file);
+        match &mut self.value {
+            Value::Sequence(items) => items.iter_mut().for_each(|item| item.name_file(file)),
+            Value::Mapping(mapping) => {
+                for entry in &mut mapping.0 {
+                    entry.place = entry.place.of_file(file);
+                    entry.value.name_file(file);
+                }
+            }
+            Value::Null | Value::Scalar(_) => {}
+        }
+    }
+
+    /// Whether both mean the same, wherever they were written.
+    pub(crate) fn means(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Sequence(a), Value::Sequence(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.means(b))
+            }
+            (Value::Mapping(a), Value::Mapping(b)) => {
+                let matches =
+                    |entry: &Entry| b.entry(&entry.key).is_some_and(|other| entry.value.means(&other.value));
+                a.0.len() == b.0.len() && a.iter().all(matches)
+            }
+            (a, b) => a == b,
         }
     }
 

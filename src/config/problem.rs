@@ -15,6 +15,15 @@ pub(crate) enum Place {
         /// Column, in characters.
         column: usize,
     },
+    /// A place in another file, which this one includes.
+    Included {
+        /// The file.
+        file: Arc<str>,
+        /// Line.
+        line: usize,
+        /// Column, in characters.
+        column: usize,
+    },
     /// A path in a model that came without a file, for example `services.default.image`.
     Model(Arc<str>),
 }
@@ -42,6 +51,12 @@ impl Problem {
         self
     }
 
+    /// Moves the problem to another file than the one that is read.
+    pub(crate) fn of_file(mut self, file: &Arc<str>) -> Self {
+        self.place = self.place.of_file(file);
+        self
+    }
+
     /// The error for the user, with the name of the file in front.
     pub(crate) fn into_error(self, file: &str) -> Error {
         let message = format!("{}: {}", self.place.within(file), self.message);
@@ -54,6 +69,16 @@ impl Problem {
 }
 
 impl Place {
+    /// The same line and column in another file than the one that is read.
+    pub(crate) fn of_file(&self, file: &Arc<str>) -> Self {
+        match self {
+            Self::Text { line, column } => {
+                Self::Included { file: Arc::clone(file), line: *line, column: *column }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// `file:line:column`, as editors and terminals link it, or the path within a model.
     pub(crate) fn within(&self, file: &str) -> Located<'_> {
         Located { file: file.to_owned(), place: self }
@@ -71,6 +96,7 @@ impl fmt::Display for Located<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
             Place::Text { line, column } => write!(f, "{}:{line}:{column}", self.file),
+            Place::Included { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Place::Model(path) if path.is_empty() => f.write_str(&self.file),
             Place::Model(path) => write!(f, "{}: {path}", self.file),
         }

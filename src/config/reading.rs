@@ -49,8 +49,14 @@ impl<'a> Reading<'a> {
         self.warnings.into_iter().map(|(place, message)| format!("{place}: {message}")).collect()
     }
 
-    /// A path of the file, absolute.
+    /// A path of the file, absolute. `~` in front is the home directory, as in Compose.
     pub(crate) fn path(&self, written: &str) -> PathBuf {
+        if let Some(rest) = written.strip_prefix('~')
+            && (rest.is_empty() || rest.starts_with('/'))
+            && let Some(home) = (self.lookup)("HOME")
+        {
+            return normalize(&Path::new(&home).join(rest.trim_start_matches('/')));
+        }
         normalize(&self.directory.join(written))
     }
 

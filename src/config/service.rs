@@ -13,6 +13,8 @@ use super::{build, environment, healthcheck, network, resources, storage};
 pub(crate) struct Surroundings<'a> {
     /// All services, those of inactive profiles too.
     pub(crate) services: &'a Mapping,
+    /// The services that run.
+    pub(crate) active: &'a [&'a Entry],
     /// Top-level `networks`.
     pub(crate) networks: Option<&'a Mapping>,
     /// Top-level `volumes`.
@@ -33,7 +35,7 @@ pub(crate) fn read(
     check_platform(service)?;
     check_security(reading, service)?;
     check_namespaces(reading, service)?;
-    check_dependencies(service, around.services)?;
+    check_dependencies(service, around)?;
     let text = |key: &str| -> Read<Option<String>> {
         Ok(service.get(key).map(|node| node.name(key)).transpose()?.map(str::to_owned))
     };
@@ -144,14 +146,23 @@ fn check_namespaces(reading: &Reading<'_>, service: &Mapping) -> Read<()> {
     Ok(())
 }
 
-fn check_dependencies(service: &Mapping, services: &Mapping) -> Read<()> {
+fn check_dependencies(service: &Mapping, around: Surroundings<'_>) -> Read<()> {
     let Some(node) = service.get("depends_on") else { return Ok(()) };
-    let check = |name: &str, node: &Node| match services.entry(name) {
-        Some(_) => Ok(()),
-        None => Err(node.problem(format!("`depends_on` names the service `{name}`, which does not exist"))),
+    let check = |name: &str, node: &Node| {
+        if around.active.iter().any(|entry| entry.key == name) {
+            return Ok(());
+        }
+        let why = match around.services.entry(name) {
+            Some(_) => "does not run: `COMPOSE_PROFILES` names none of its profiles",
+            None => "does not exist",
+        };
+        Err(node.problem(format!("`depends_on` names the service `{name}`, which {why}")))
     };
     if let Ok(mapping) = node.mapping("depends_on") {
-        return mapping.iter().try_for_each(|entry| check(&entry.key, &entry.value));
+        return mapping.iter().try_for_each(|entry| match entry.value.mapping(&entry.key)?.get("required") {
+            Some(required) if !required.boolean("required")? => Ok(()),
+            _ => check(&entry.key, &entry.value),
+        });
     }
     node.sequence("depends_on")?.iter().try_for_each(|item| check(item.text("depends_on")?, item))
 }

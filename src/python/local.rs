@@ -60,6 +60,13 @@ impl Shared {
         self.isolation.lost.clone()
     }
 
+    /// `(created, deleted, left)`; nothing is left of a server that has ended.
+    fn statistics(&self) -> (u64, u64, u64) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(statistics) = server.as_ref().map(Server::statistics) else { return (0, 0, 0) };
+        (statistics.created, statistics.deleted, statistics.left)
+    }
+
     async fn shutdown(&self) {
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(server) = server {
@@ -80,6 +87,13 @@ pub(super) async fn shared(environ: &BTreeMap<String, String>) -> Result<Arc<Sha
     }
     *shared = Some(Arc::clone(&server));
     Ok(server)
+}
+
+/// `(created, deleted, left)`: sandboxes on the shared server's record; `None` if there is no such server.
+#[pyfunction]
+pub(super) fn local_statistics() -> Option<(u64, u64, u64)> {
+    // held only while a server starts, which is over when somebody asks for its figures
+    SHARED.try_lock().ok()?.as_ref().map(|server| server.statistics())
 }
 
 /// Ends the shared server.
@@ -119,6 +133,11 @@ impl LocalServer {
     #[getter]
     fn isolation_lost(&self) -> Vec<String> {
         self.0.isolation_lost()
+    }
+
+    /// `(created, deleted, left)`: sandboxes on this server's record.
+    fn statistics(&self) -> (u64, u64, u64) {
+        self.0.statistics()
     }
 
     /// Ends the server and every sandbox in it. May be called again.

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::local::{LocalServer, serve, start_local};
+    use super::local::{LocalServer, local_statistics, serve, start_local};
     #[pymodule_export]
     use super::provider::{Provider, Run, Sandbox, connect};
     #[pymodule_export]

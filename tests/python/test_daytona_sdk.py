@@ -38,7 +38,7 @@ def box(sdk: Daytona) -> Iterator[Sandbox]:
 def test_a_sandbox_is_created_found_and_listed(sdk: Daytona, box: Sandbox) -> None:
     assert sdk.get("by-sdk").id == box.id
     assert str(box.state.value if box.state else None) == "started"
-    assert box.labels == {"purpose": "test"}
+    assert box.labels["purpose"] == "test"
     assert box.id in {sandbox.id for sandbox in sdk.list()}
 
 

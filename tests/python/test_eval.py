@@ -8,10 +8,11 @@ from typing import Any
 import inspect_ai
 import pytest
 from inspect_ai import Task
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import TaskState
 from inspect_ai.tool import bash, bash_session, python, text_editor
-from inspect_ai.util import ExecCompleted, ExecStderr, ExecStdout, sandbox
+from inspect_ai.util import ExecCompleted, ExecStderr, ExecStdout, SandboxEnvironmentSpec, sandbox
 
 from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
@@ -205,34 +206,39 @@ def test_many_samples_at_once_leave_nothing(daytona: LocalDaytona) -> None:
 
 
 def test_without_cleanup_a_sandbox_is_kept_and_named(
-    daytona: LocalDaytona, capfd: pytest.CaptureFixture[str]
+    daytona: LocalDaytona, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # wide, so that nothing is folded
+    monkeypatch.setenv("COLUMNS", "250")
     assert evaluate(one(nothing), sandbox_cleanup=False).status == "success"
     [kept] = daytona.sandboxes()
     said = "".join(capfd.readouterr())
-    assert "inspect sandbox cleanup daytona" in said
-    assert kept["id"] in said.replace("\n", "") or kept["name"] in said
     daytona.delete_all()
+    assert f"inspect sandbox cleanup daytona {kept['id']}" in said
+    assert kept["name"] in said
 
 
 @pytest.mark.parametrize(
-    ("file", "text"),
+    ("file", "text", "says"),
     [
-        ("Dockerfile", "FROM debian:12\n"),
-        ("compose.yaml", "services:\n  a:\n    image: debian:12\n  b:\n    image: debian:12\n"),
+        ("Dockerfile", "FROM debian:12\n", "image build"),
+        ("compose.yaml", "services:\n  a:\n    build: .\n", "image build"),
+        ("compose.yaml", "services:\n  a:\n    image: a\n  b:\n    image: b\n", "more than one service"),
     ],
+    ids=["dockerfile", "build", "services"],
 )
-def test_a_configuration_that_is_not_supported_yet_is_refused_before_anything_is_created(
-    daytona: LocalDaytona, empty_directory: Path, file: str, text: str
+def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
+    daytona: LocalDaytona, empty_directory: Path, file: str, text: str, says: str
 ) -> None:
+    (empty_directory / "Dockerfile").write_text("FROM debian:12\n")
     (empty_directory / file).write_text(text)
-    task = Task(
-        dataset=[Sample(input="go")],
-        solver=python_solver(nothing),
-        sandbox=("daytona", str(empty_directory / file)),
-    )
-    with pytest.raises(Exception, match=rf"{file}.* not supported yet"):
+    task = one(nothing)
+    task.sandbox = SandboxEnvironmentSpec("daytona", str(empty_directory / file))
+    with pytest.raises(PrerequisiteError) as raised:
         evaluate(task)
+    message = str(raised.value.message)
+    assert says in message
+    assert "Nothing was created" in message
     assert daytona.requests("POST", "/api/sandbox") == 0
 
 

@@ -64,7 +64,8 @@ impl Control {
         let sandbox = self.describe(&id, name.clone(), snapshot, resources, request);
         let mut record = Record::new(sandbox, root, now);
         record.destroy_at = ttl.map(|minutes| now + minutes_to_duration(minutes));
-        let Store { sandboxes, names, .. } = &mut *store;
+        let Store { sandboxes, names, created, .. } = &mut *store;
+        *created += 1;
         names.insert(name, id.clone());
         sandboxes.insert(id.clone(), record);
         Ok(id)

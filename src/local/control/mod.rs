@@ -46,3 +46,4 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use faults::{Fault, FaultRule, QuotaResource};
 pub use options::{LocalOptions, Quota, RateLimits, Resources};
 pub use server::{ControlPlane, LocalServer, app, serve};
+pub use state::Statistics;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::clock::{Clock, SystemClock};
 use super::options::LocalOptions;
-use super::state::Control;
+use super::state::{Control, Statistics};
 use super::{auth, automation, connection, error, handlers, inject, preview, requests, throttle};
 use crate::api::sandbox::SandboxState;
 use crate::error::{Error, ErrorKind, Result};
@@ -90,6 +90,11 @@ impl LocalServer {
     /// The key that clients must send.
     pub fn api_key(&self) -> &SecretString {
         self.plane.api_key()
+    }
+
+    /// How many sandboxes were created and deleted, and how many are left.
+    pub fn statistics(&self) -> Statistics {
+        self.plane.0.store().statistics()
     }
 
     /// How sandboxes are separated from this machine.

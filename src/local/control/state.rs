@@ -19,6 +19,7 @@ use super::record::Record;
 use super::requests::Requests;
 use super::snapshots::Snapshots;
 use super::throttle::Throttle;
+use crate::api::sandbox::DesiredState;
 use crate::api::volume::Volume;
 use crate::local::engine::Engine;
 
@@ -59,6 +60,19 @@ pub(super) struct Store {
     pub(super) snapshots: Snapshots,
     pub(super) volumes: BTreeMap<String, Volume>,
     pub(super) access: Access,
+    /// How many sandboxes were ever created.
+    pub(super) created: u64,
+}
+
+/// What a server has on record of its sandboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Created since the server started.
+    pub created: u64,
+    /// Deleted, or on their way out.
+    pub deleted: u64,
+    /// In any other state.
+    pub left: u64,
 }
 
 impl std::ops::Deref for Control {
@@ -138,6 +152,13 @@ impl Control {
 }
 
 impl Store {
+    /// What is on record.
+    pub(super) fn statistics(&self) -> Statistics {
+        let stays = |record: &&Record| record.desired != DesiredState::Destroyed;
+        let left = self.sandboxes.values().filter(stays).count() as u64;
+        Statistics { created: self.created, deleted: self.created - left, left }
+    }
+
     /// The sandbox of this id or else name, unless it is hidden.
     pub(super) fn find(&mut self, key: &str) -> Option<&mut Record> {
         let id = if self.sandboxes.contains_key(key) { key } else { self.names.get(key)?.as_str() };
