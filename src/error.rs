@@ -256,7 +256,8 @@ impl fmt::Display for Error {
             (None, Some(sandbox)) => write!(f, "sandbox {sandbox}: ")?,
             (None, None) => {}
         }
-        f.write_str(&parts.message)?;
+        // servers end their messages with a full stop, and what follows is of the same sentence
+        f.write_str(parts.message.trim_end_matches('.'))?;
         if parts.attempts > 1 {
             write!(f, " (after {} tries in {:.1} s)", parts.attempts, parts.elapsed.as_secs_f64())?;
         }

@@ -56,6 +56,8 @@ impl Server {
 
     /// The toolbox of a sandbox without anything of ours in between.
     pub(crate) fn plain(&self, sandbox: &str) -> Plain {
+        // reqwest wants one even for plain HTTP
+        rustls::crypto::ring::default_provider().install_default().ok();
         let base = format!("{}/toolbox/{sandbox}", self.url.trim_end_matches("/api"));
         Plain { http: reqwest::Client::builder().no_proxy().build().unwrap(), base, key: self.key.clone() }
     }

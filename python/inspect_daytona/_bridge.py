@@ -62,7 +62,7 @@ async def complete(start: Callable[[Callback], Operation]) -> Any:
 
 def _thread_safe_scheduler() -> Callable[[Callable[[], Any]], Any]:
     token = anyio.lowlevel.current_token().native_token
-    schedule: Callable[[Callable[[], Any]], Any] = getattr(token, "call_soon_threadsafe", None) or getattr(
-        token, "run_sync_soon"
-    )
+    # the first is asyncio's, the second trio's
+    name = "call_soon_threadsafe" if hasattr(token, "call_soon_threadsafe") else "run_sync_soon"
+    schedule: Callable[[Callable[[], Any]], Any] = getattr(token, name)
     return schedule

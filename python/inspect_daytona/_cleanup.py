@@ -27,7 +27,9 @@ async def cli_cleanup(id: str | None) -> None:
     """
     console = Console()
     if os.environ.get("DAYTONA_API_URL", "").strip() == "local":
-        console.print("A local Daytona ends with its process, and every sandbox with it: there is nothing to clean up.")
+        console.print(
+            "A local Daytona ends with its process, and every sandbox with it: there is nothing to clean up."
+        )
         return
     try:
         provider = await connect()
@@ -45,17 +47,22 @@ async def cli_cleanup(id: str | None) -> None:
             return
     with console.status(f"Deleting {len(rows)} sandboxes (please do not interrupt)"):
         failed = cast(
-            "list[tuple[str, str]]", await complete(partial(provider.delete_sandboxes, [row[0] for row in rows]))
+            "list[tuple[str, str]]",
+            await complete(partial(provider.delete_sandboxes, [row[0] for row in rows])),
         )
     console.print(f"Deleted {len(rows) - len(failed)} of {len(rows)} sandboxes.")
     if failed:
         names = {row[0]: row[1] for row in rows}
         lines = [f"{names[id]} ({id}): {reason}" for id, reason in failed]
-        _fail(console, "\n".join(["Not deleted, try again with inspect sandbox cleanup daytona <id>:", *lines]))
+        _fail(
+            console, "\n".join(["Not deleted, try again with inspect sandbox cleanup daytona <id>:", *lines])
+        )
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title="Daytona sandboxes of Inspect evals", box=box.SQUARE_DOUBLE_HEAD, title_justify="left")
+    table = Table(
+        title="Daytona sandboxes of Inspect evals", box=box.SQUARE_DOUBLE_HEAD, title_justify="left"
+    )
     for column in ("ID", "Name", "State", "Created", "Run"):
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "The first two lines of output are the settings that its clients need.",
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", default=0, type=int, help="port to listen on; 0 takes a free one (default: 0)")
+    serve.add_argument(
+        "--port", default=0, type=int, help="port to listen on; 0 takes a free one (default: 0)"
+    )
     options = parser.parse_args(arguments)
     return _serve(options.host, options.port)
 

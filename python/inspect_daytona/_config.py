@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,11 @@ class Directories:
 
     def remember(self, config: SandboxEnvironmentConfigType | None) -> str:
         """Notes the current directory for `config`, and returns it."""
-        directory = os.getcwd()
+        directory = str(Path.cwd())
         if isinstance(config, str):
             self._by_config[config] = directory
         return directory
 
     def of(self, config: SandboxEnvironmentConfigType | None) -> str:
         """The directory of `config`; the current one where none was noted."""
-        return self._by_config.get(config, os.getcwd()) if isinstance(config, str) else os.getcwd()
+        return self._by_config.get(config, str(Path.cwd())) if isinstance(config, str) else str(Path.cwd())

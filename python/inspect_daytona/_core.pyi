@@ -25,7 +25,9 @@ class Provider:
     def find_sandboxes(
         self, id_or_name: str | None, on_done: Callback
     ) -> Operation: ...  # list[(id, name, state, created, run)]
-    def delete_sandboxes(self, ids: list[str], on_done: Callback) -> Operation: ...  # list[(id, reason)]: failures
+    def delete_sandboxes(
+        self, ids: list[str], on_done: Callback
+    ) -> Operation: ...  # list[(id, reason)]: failures
 
 class Run:
     @property

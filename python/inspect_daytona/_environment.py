@@ -120,11 +120,14 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     ) -> None:
         for environment in environments.values():
             if isinstance(environment, DaytonaSandboxEnvironment):
-                await environment._delete()
+                await environment._delete()  # noqa: SLF001 - of this class
 
     async def _delete(self) -> None:
         """Deletes the sandbox; what fails here is tried again, and reported, by task_cleanup."""
-        with anyio.move_on_after(CLEANUP_SECONDS, shield=True), trace_action(logger, "Daytona delete", self.sandbox_name):
+        with (
+            anyio.move_on_after(CLEANUP_SECONDS, shield=True),
+            trace_action(logger, "Daytona delete", self.sandbox_name),
+        ):
             try:
                 await complete(self._sandbox.delete)
             except Exception as ex:

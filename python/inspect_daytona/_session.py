@@ -70,7 +70,7 @@ _ownerless = Batch()
 
 
 def current_batch() -> Batch:
-    """The batch of the eval under way; one for the whole process where Inspect owns none (direct use, older Inspect)."""
+    """The batch of the eval under way; one for the process where Inspect owns none (direct use, older Inspect)."""
     try:
         from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_state
     except ImportError:

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -38,6 +39,7 @@ pub(super) struct Registry {
     /// Woken at every change, so that waiting needs no polling.
     changed: Notify,
     counts: Mutex<Counts>,
+    last_deletion: Mutex<Option<Instant>>,
 }
 
 /// How many sandboxes a run has had.
@@ -105,6 +107,7 @@ impl Registry {
     pub(super) fn remove(&self, name: &str, deleted: bool) {
         if self.entries().remove(name).is_some() && deleted {
             self.lock_counts().deleted += 1;
+            *self.last_deletion.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
         self.changed.notify_waiters();
     }
@@ -112,6 +115,12 @@ impl Registry {
     /// An entry.
     pub(super) fn get(&self, name: &str) -> Option<Entry> {
         self.entries().get(name).cloned()
+    }
+
+    /// Whether a sandbox was deleted less than `time` ago: the platform may still be at it.
+    pub(super) fn deleted_within(&self, time: Duration) -> bool {
+        let last = self.last_deletion.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < time)
     }
 
     /// All entries.

@@ -28,6 +28,11 @@ const QUOTA_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// Between two looks at a used-up quota, if none of our sandboxes ends meanwhile: others use the account too.
 const QUOTA_POLL: Duration = Duration::from_secs(30);
 
+/// A deleted sandbox holds its quota until the platform has destroyed it, which takes seconds.
+const QUOTA_SETTLES: Duration = Duration::from_secs(120);
+/// Between two looks meanwhile.
+const QUOTA_SETTLING_POLL: Duration = Duration::from_secs(1);
+
 /// An eval run. Cheap to clone; all clones share one account of sandboxes.
 #[derive(Clone, Debug)]
 pub struct Run(Arc<Inner>);
@@ -172,7 +177,8 @@ impl Run {
             let others = self.0.registry.all().iter().any(|(_, entry)| {
                 matches!(entry.phase, Phase::Alive | Phase::Deleting)
             });
-            if !others || Instant::now() >= give_up {
+            let settling = self.0.registry.deleted_within(QUOTA_SETTLES);
+            if !(others || settling) || Instant::now() >= give_up {
                 return Err(error.with_hint(
                     "No other sandbox of this eval holds the quota; delete sandboxes that are not needed \
                      (inspect sandbox cleanup daytona), lower --max-sandboxes, or raise the account's limits",
@@ -182,7 +188,8 @@ impl Run {
                 told = true;
                 tracing::warn!("waiting for other sandboxes of this eval to end: {}", error.message());
             }
-            let _changed = timeout(QUOTA_POLL, self.0.registry.wait_for_change()).await;
+            let pause = if settling { QUOTA_SETTLING_POLL } else { QUOTA_POLL };
+            let _changed = timeout(pause, self.0.registry.wait_for_change()).await;
         }
     }
 

@@ -87,7 +87,7 @@ def begun(daytona: LocalDaytona, stage: str, method: str, route: str) -> bool:
     """Whether a stage is under way; commands also run before the solver's, so those are looked for by name."""
     if stage != "exec":
         return daytona.requests(method, route) > 0
-    return any(b"sleep\0600" in command for command in command_lines())
+    return any(b"sleep\x00600" in command for command in command_lines())
 
 
 def command_lines() -> list[bytes]:

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,10 +37,23 @@ struct Shared {
     last_words: String,
 }
 
+/// What this side knows of a sandbox that runs.
 #[derive(Debug)]
-struct Inmate {
+pub(super) struct Inmate {
     exit: watch::Sender<Option<Exit>>,
     cgroup: Cgroup,
+    socket: Socket,
+}
+
+/// The file of a socket, which outlives its listener.
+#[derive(Debug)]
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // one that was never made needs no removal
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -49,7 +63,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl Connection {
     /// Starts the runner program.
-    pub(super) fn open(directory: &std::path::Path) -> Result<Self, Failure> {
+    pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
         let (near, far) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .step(|| "make a socket".into())?;
@@ -104,9 +118,9 @@ impl Connection {
     }
 
     /// Expects news of the end of a sandbox about to be started.
-    pub(super) fn expect(&self, number: u64, cgroup: Cgroup) -> watch::Receiver<Option<Exit>> {
-        let (exit, receiver) = watch::channel(None);
-        lock(&self.shared).sandboxes.insert(number, Inmate { exit, cgroup });
+    pub(super) fn expect(&self, number: u64, inmate: Inmate) -> watch::Receiver<Option<Exit>> {
+        let receiver = inmate.exit.subscribe();
+        lock(&self.shared).sandboxes.insert(number, inmate);
         receiver
     }
 
@@ -215,11 +229,17 @@ fn answer(number: u64, report: Report, shared: &Mutex<Shared>, requests: &Sender
 }
 
 impl Inmate {
+    /// One whose toolbox is to serve at `socket`, which is removed with it.
+    pub(super) fn new(cgroup: Cgroup, socket: PathBuf) -> Self {
+        Self { exit: watch::Sender::new(None), cgroup, socket: Socket(socket) }
+    }
+
     fn end(self, code: i32) {
         let out_of_memory = self.cgroup.is_out_of_memory();
         if let Err(error) = self.cgroup.remove() {
             tracing::warn!("cannot remove the cgroup of a sandbox: {error}");
         }
+        drop(self.socket);
         self.exit.send_replace(Some(Exit { code, out_of_memory }));
     }
 }

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::cgroup::{self, Cgroups};
-use super::connection::Connection;
+use super::connection::{Connection, Inmate};
 use super::state::{Stale, StateDirectory};
 use super::{Engine, Isolation, Killer, Running};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,17 +77,17 @@ impl Isolated {
         })?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let socket = self.state.socket(number);
-        let removal = RemoveOnDrop(socket.clone());
         let (cgroups, path) = (Arc::clone(&self.cgroups), socket.clone());
         let prepared = tokio::task::spawn_blocking(move || {
             let cgroup = cgroups.create(&spec.id, &spec.limits)?;
             let order = Order { cgroups: cgroup.procs(), spec };
-            Ok::<_, Error>((cgroup, prepare(&order, &path)))
+            let prepared = prepare(&order, &path);
+            Ok::<_, Error>((Inmate::new(cgroup, path), prepared))
         });
-        let (cgroup, prepared) = prepared.await.map_err(|error| {
+        let (inmate, prepared) = prepared.await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "preparing the sandbox was interrupted").with_source(error)
         })??;
-        let exit = self.connection.expect(number, cgroup);
+        let exit = self.connection.expect(number, inmate);
         let started = match prepared {
             Err(failure) => Err(failure),
             Ok(beside) => {
@@ -102,12 +102,6 @@ impl Isolated {
             self.connection.give_up(number);
             return Ok(Err(failure));
         }
-        let mut ended = exit.clone();
-        tokio::spawn(async move {
-            // a socket outlives its listener
-            let _ = ended.wait_for(Option::is_some).await;
-            drop(removal);
-        });
         let killer = Killer(Arc::new(self.connection.killer(number)));
         Ok(Ok(Running { toolbox: socket, exit, killer }))
     }
@@ -206,15 +200,6 @@ fn prepare(order: &Order, socket: &Path) -> Result<Vec<OwnedFd>, Failure> {
     std::fs::set_permissions(socket, PermissionsExt::from_mode(0o600))
         .step(|| format!("listen on {}", socket.display()))?;
     Ok(vec![wire::body(order).step(|| "write the order".into())?, listener.into()])
-}
-
-/// Removes a socket's file.
-struct RemoveOnDrop(PathBuf);
-
-impl Drop for RemoveOnDrop {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn name(level: Level) -> &'static str {

@@ -53,6 +53,9 @@ impl Layer<'_> {
     /// Writes all layers. `sudo` is the program to be put there under that name.
     pub(super) fn write(&self, sudo: Option<&Path>) -> Result<(), Failure> {
         self.skeleton().step(|| "write the base layer of /".into())?;
+        if !self.privileged {
+            self.copy(Path::new("etc")).step(|| "copy /etc".into())?;
+        }
         account_files::write(self)?;
         self.settings().step(|| "write the base layer of /etc".into())?;
         if let Some(program) = sudo {
@@ -118,6 +121,33 @@ impl Layer<'_> {
         let target = self.directory.join("usr/bin/sudo");
         fs::copy(program, &target)?;
         self.own(&target, 0o4755, 0)
+    }
+
+    /// Copies what we may read of a directory of the machine.
+    ///
+    /// An ordinary user's sandboxes see the files of the machine's root as nobody's, which not even their own root may
+    /// change; and no overlay can be mounted over a directory with mounts below it, as containers have in `/etc`.
+    fn copy(&self, relative: &Path) -> io::Result<()> {
+        let Ok(found) = fs::read_dir(Path::new("/").join(relative)) else { return Ok(()) };
+        for entry in found.flatten() {
+            let name = relative.join(entry.file_name());
+            let target = self.directory.join(&name);
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                fs::create_dir_all(&target)?;
+                self.own(&target, metadata.mode() & 0o7777, 0)?;
+                self.copy(&name)?;
+            } else if metadata.is_symlink() {
+                self.link(&fs::read_link(entry.path())?, &target)?;
+            } else if metadata.is_file()
+                && !is_backup_of_accounts(&name)
+                && let Ok(content) = fs::read(entry.path())
+            {
+                fs::write(&target, content)?;
+                self.own(&target, metadata.mode() & 0o777, 0)?;
+            }
+        }
+        Ok(())
     }
 
     /// Hides what an ordinary user of the machine cannot read: a sandbox's root could, since it sees the files of the
@@ -213,7 +243,10 @@ impl Layer<'_> {
     /// A file of the sandbox's root.
     pub(super) fn file(&self, relative: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let path = self.directory.join(relative);
-        fs::write(&path, content)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::write(&path, content)?,
+        }
         self.own(&path, mode, 0)
     }
 

@@ -26,7 +26,7 @@ pub(super) fn compose(workshop: &Workshop, spec: &SandboxSpec) -> Result<(), Fai
         RootFs::Host => {
             writable.overlay("root", &[workshop.layer("root")], &root)?;
             for name in &workshop.composed {
-                writable.overlay(name, &[workshop.layer(name), workshop.host(name)], &root.join(name))?;
+                writable.overlay(name, &workshop.lower(name), &root.join(name))?;
             }
             for name in &workshop.read_only {
                 attach_read_only(&Path::new("/").join(name), &root.join(name))?;

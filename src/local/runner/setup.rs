@@ -109,7 +109,11 @@ impl Workshop {
 
     /// A user namespace refuses an overlay over a directory with mounts below it, which would be uncovered.
     fn can_compose(&self, name: &str) -> bool {
-        let layers = format!("lowerdir={}:{}", escape(&self.layer(name)), escape(&self.host(name)));
+        if self.lower(name).len() == 1 {
+            return true;
+        }
+        let layers: Vec<String> = self.lower(name).iter().map(|layer| escape(layer)).collect();
+        let layers = format!("lowerdir={}", layers.join(":"));
         let trial = self.directory.join("root");
         let mounted = mount(Some("overlay"), &trial, Some("overlay"), MsFlags::MS_RDONLY, Some(layers.as_str()));
         mounted.is_ok() && umount2(&trial, MntFlags::MNT_DETACH).is_ok()
@@ -135,8 +139,17 @@ impl Workshop {
         self.base().join(name)
     }
 
+    /// The lower layers of one of this machine's directories, topmost first.
+    pub(super) fn lower(&self, name: &str) -> Vec<PathBuf> {
+        if name == "etc" && self.level != Level::RootIdmap {
+            // a whole copy
+            return vec![self.layer(name)];
+        }
+        vec![self.layer(name), self.host(name)]
+    }
+
     /// Where this machine's directory can be a lower layer.
-    pub(super) fn host(&self, name: &str) -> PathBuf {
+    fn host(&self, name: &str) -> PathBuf {
         if self.level == Level::RootIdmap { self.directory.join("host").join(name) } else { Path::new("/").join(name) }
     }
 

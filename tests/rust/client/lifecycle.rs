@@ -6,7 +6,7 @@ use std::time::Duration;
 use inspect_daytona::{ErrorKind, Status};
 use serde_json::json;
 
-use crate::server::{Reply, Server, answer, empty, message, sandbox};
+use crate::server::{Reply, Server, answer, empty, message, raw, sandbox};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -56,6 +56,7 @@ async fn a_delete_waits_for_the_state_change_to_end() {
 async fn a_delete_of_what_is_gone_or_going_is_done() {
     let server = Server::start(|_, _| message(404, "Sandbox with ID or name s not found")).await;
     server.client().sandboxes().delete("s", SOON).await.unwrap();
+    assert_eq!(server.lines(), ["DELETE /api/sandbox/s"]);
     let server = Server::start(|request, _| match request.method.as_str() {
         "DELETE" => message(409, "Sandbox state change in progress"),
         _ => answer(200, &sandbox("s", "destroying")),
@@ -165,10 +166,11 @@ async fn a_build_log_is_read_from_where_the_server_says_without_showing_its_quer
             let host = request.header("host").unwrap();
             answer(200, &json!({"url": format!("http://{host}/log?token=hunter2")}))
         }
-        _ => empty(500),
+        _ => raw(404, "text/html", "<html>"),
     })
     .await;
     let error = server.client().snapshots().build_log("i").await.unwrap_err();
     assert!(server.lines().contains(&"GET /log?token=hunter2".to_owned()));
+    assert!(error.to_string().contains("/log answered 404"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }

@@ -67,7 +67,7 @@ async fn a_name_is_taken_until_deletion_is_requested() {
     assert_eq!(deleted["state"], "destroying");
     daytona.create(json!({"name": "a"})).await;
     daytona.wait_for(&id, "gone").await;
-    assert_eq!(*daytona.engine().deleted.lock().unwrap(), [id.clone()]);
+    assert_eq!(daytona.engine().deleted.lock().unwrap().as_slice(), std::slice::from_ref(&id));
     daytona.delete(&format!("/api/sandbox/{id}")).await.refused(404, "not found");
 }
 

@@ -27,7 +27,7 @@ async fn a_request_arrives_without_its_key_and_with_its_exact_path() {
 async fn sixty_four_mebibytes_pass_in_both_directions() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
-    let sent = Bytes::from((0..64 * MIB).map(|index| (index % 251) as u8).collect::<Vec<_>>());
+    let sent = Bytes::from((0..251).cycle().take(64 * MIB).collect::<Vec<u8>>());
     let request = Request::post(format!("/toolbox/{id}/echo"))
         .header("host", &daytona.address)
         .header("authorization", format!("Bearer {}", daytona.key))
