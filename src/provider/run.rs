@@ -196,6 +196,11 @@ impl Run {
     /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.
     async fn create_failed(&self, name: &str, error: &Error) {
         let refused = error.http_status().is_some_and(|status| (400..500).contains(&status) && status != 408);
+        // the name is somebody else's sandbox, which is none of ours to delete
+        if error.kind() == ErrorKind::AlreadyExists {
+            self.0.registry.remove(name, false);
+            return;
+        }
         // `Sandbox failed to start` is a refusal that leaves a sandbox behind
         if refused && error.kind() != ErrorKind::CreationFailed && error.attempts() == 1 {
             self.0.registry.remove(name, false);

@@ -153,3 +153,18 @@ async fn a_quota_that_others_use_up_fails_at_once_and_says_what_to_do() {
     fixture.client.sandboxes().delete(&other.id, LIMIT).await.unwrap();
     fixture.finish().await;
 }
+
+#[tokio::test]
+async fn a_stranger_with_the_same_name_is_left_alone() {
+    let fixture = Fixture::new().await;
+    let taken = name();
+    let stranger = CreateSandbox { name: Some(taken.clone()), ..CreateSandbox::default() };
+    let stranger = fixture.client.sandboxes().create(&stranger).await.unwrap();
+    fixture.fault("POST", "/api/sandbox", 1, json!({"kind": "status", "status": 503})).await;
+    let error = fixture.run.create(taken, settings_of(json!({}))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error:?}");
+    let found = fixture.client.sandboxes().get(&stranger.id).await.unwrap();
+    assert_eq!(found.state.as_str(), "started");
+    fixture.client.sandboxes().delete(&stranger.id, LIMIT).await.unwrap();
+    fixture.finish().await;
+}
