@@ -8,6 +8,7 @@
 //! - [`snapshot`]: snapshots and builds
 //! - [`volume`]: volumes to mount
 //! - [`toolbox`]: what runs inside a sandbox: processes, files, ports
+//! - [`object_storage`]: where the files of image builds are uploaded
 //! - [`error`]: error bodies of all services
 //! - [`account`]: configuration, API keys and regions
 //! - [`headers`]: names of the headers that mean something
@@ -17,6 +18,7 @@ pub mod account;
 pub mod error;
 pub mod headers;
 mod lenient;
+pub mod object_storage;
 pub mod routes;
 pub mod sandbox;
 pub mod snapshot;

@@ -259,6 +259,11 @@ pub mod account {
         Route::new("read the server's configuration", Method::GET, "/config")
     }
 
+    /// Credentials for the object storage.
+    pub fn push_access() -> Route {
+        Route::new("get access to the object storage", Method::GET, "/object-storage/push-access")
+    }
+
     /// The key that makes the request.
     pub fn current_api_key() -> Route {
         Route::new("check the API key", Method::GET, "/api-keys/current")

@@ -124,6 +124,9 @@ pub struct CreateSnapshot {
     /// Devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<u32>,
+    /// The type of the devices; at most one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_type: Vec<String>,
     /// GiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u32>,

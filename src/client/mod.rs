@@ -22,6 +22,7 @@
 //! - [`ClientOptions`]: settings, from the environment or from code
 //! - [`Client`]: a cheap clone; connections are shared
 //! - [`Sandboxes`], [`Snapshots`]: the control plane
+//! - [`ObjectStorage`]: where the files of image builds are uploaded
 //! - [`Toolbox`]: commands and files of one sandbox
 //! - [`RetryPolicy`]: what is tried again, and for how long
 //!
@@ -36,6 +37,7 @@ mod delete;
 mod explain;
 mod files;
 mod multipart;
+mod object_storage;
 mod options;
 mod retry;
 mod sandboxes;
@@ -60,6 +62,7 @@ use crate::api::account::{Configuration, CurrentApiKey};
 use crate::api::routes::{self, Route};
 use crate::{Error, ErrorKind, Result};
 
+pub use self::object_storage::{ObjectStorage, PART};
 pub use self::options::{
     ClientOptions, Credentials, DEFAULT_API_URL, Environment, LOCAL, Observation, Observer,
 };
@@ -142,6 +145,14 @@ impl Client {
     /// Snapshots of the control plane.
     pub fn snapshots(&self) -> Snapshots {
         Snapshots(self.clone())
+    }
+
+    /// The platform's object storage.
+    ///
+    /// # Errors
+    /// `Unsupported` if the server has none.
+    pub async fn object_storage(&self) -> Result<ObjectStorage> {
+        ObjectStorage::open(self).await
     }
 
     /// Public facts about the server. It needs no valid key.

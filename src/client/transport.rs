@@ -112,36 +112,13 @@ impl Transport {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("inspect-daytona/", env!("CARGO_PKG_VERSION")))
-            .default_headers(self.headers.clone())
-            // a redirect turns POST into GET, and no route of Daytona's has one
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(POOL_IDLE)
-            .tcp_nodelay(true)
-            .tcp_keepalive(KEEP_ALIVE)
-            // one connection carries every sample of an eval: its window must grow with the link
-            .http2_adaptive_window(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .http2_keep_alive_timeout(KEEP_ALIVE);
-        if loopback {
-            builder = builder.no_proxy();
-        }
-        let provider = rustls::crypto::ring::default_provider();
-        if loopback && !self.loopback_tls {
-            let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| unusable(&error))?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder = builder.tls_backend_preconfigured(tls);
-        } else {
-            // reqwest asks for the process's provider; one that is already there is as good
-            let _ = provider.install_default();
-        }
-        let client = builder.build().map_err(|error| unusable(&error))?;
+        let client = build(loopback, self.loopback_tls, self.headers.clone())?;
         Ok(slot.get_or_init(|| client))
+    }
+
+    /// A client for a server that is not Daytona and must not see our key.
+    pub(super) fn stranger(url: &Url) -> Result<reqwest::Client> {
+        build(is_loopback(url), url.scheme() == "https", HeaderMap::new())
     }
 
     /// Sends a request and returns once the answer's head is there.
@@ -229,7 +206,7 @@ fn cut(url: &Url, what: &str, length: u64, expected: Option<u64>) -> Failure {
 }
 
 /// An error of the connection, without the URL: queries hold paths and signatures.
-fn disconnected(url: &Url, error: reqwest::Error) -> Failure {
+pub(super) fn disconnected(url: &Url, error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let reason = chain(&error);
     let host = authority(url);
@@ -255,6 +232,39 @@ fn disconnected(url: &Url, error: reqwest::Error) -> Failure {
         error = error.temporary();
     }
     Failure::refused(error)
+}
+
+/// `loopback_tls`: whether a server of this machine speaks TLS.
+fn build(loopback: bool, loopback_tls: bool, headers: HeaderMap) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("inspect-daytona/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        // a redirect turns POST into GET, and no route of Daytona's has one
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE)
+        .tcp_nodelay(true)
+        .tcp_keepalive(KEEP_ALIVE)
+        // one connection carries every sample of an eval: its window must grow with the link
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(KEEP_ALIVE);
+    if loopback {
+        builder = builder.no_proxy();
+    }
+    let provider = rustls::crypto::ring::default_provider();
+    if loopback && !loopback_tls {
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&error))?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder = builder.tls_backend_preconfigured(tls);
+    } else {
+        // reqwest asks for the process's provider; one that is already there is as good
+        let _ = provider.install_default();
+    }
+    builder.build().map_err(|error| unusable(&error))
 }
 
 /// Host and port.
