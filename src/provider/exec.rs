@@ -88,6 +88,17 @@ impl Stream {
     }
 }
 
+impl From<Finished> for RawOutcome {
+    fn from(finished: Finished) -> Self {
+        Self {
+            returncode: finished.end.code(),
+            stdout: Stream::from(finished.stdout),
+            stderr: Stream::from(finished.stderr),
+            timed_out: finished.timed_out,
+        }
+    }
+}
+
 impl From<Output> for Stream {
     fn from(output: Output) -> Self {
         // `fetch` brought every file before
@@ -125,21 +136,54 @@ impl Sandbox {
     ///
     /// As [`Sandbox::exec`].
     pub(super) async fn exec_bytes(&self, command: Command) -> Result<RawOutcome> {
-        validate(&command)?;
         let program = command.argv.first().cloned().unwrap_or_default();
         let timeout = command.timeout;
+        let (call, uploads) = self.start_call(command)?;
+        match self.run(call, uploads, Until::Ended(timeout)).await? {
+            Ended::Finished(finished) => Ok(finished.into()),
+            Ended::Refused(refusal) => refused(refusal, program),
+            Ended::Running => Err(Error::new(ErrorKind::Unexpected, "a command's end was not awaited")),
+        }
+    }
+
+    /// Starts a command that goes on by itself, and waits up to `patience` for an early end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::exec`].
+    pub(super) async fn start_background(&self, command: Command, patience: Duration) -> Result<Background> {
+        let program = command.argv.first().cloned().unwrap_or_default();
+        let (mut call, uploads) = self.start_call(command)?;
+        call.wait = patience;
+        let running = Running(call.attach());
+        match self.run(call, uploads, Until::Running).await? {
+            Ended::Running => Ok(Background::Running(running)),
+            Ended::Finished(finished) => Ok(Background::Ended(finished.into())),
+            Ended::Refused(refusal) => Ok(Background::Ended(refused(refusal, program)?)),
+        }
+    }
+
+    /// How a command of [`Self::start_background`] ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::exec`].
+    pub(super) async fn ended(&self, running: Running) -> Result<Option<RawOutcome>> {
+        let call = Call { wait: Duration::ZERO, ..running.0 };
+        match self.run(call, Vec::new(), Until::Running).await? {
+            Ended::Finished(finished) => Ok(Some(finished.into())),
+            Ended::Running | Ended::Refused(_) => Ok(None),
+        }
+    }
+
+    /// The call that starts a command, and the files that must be there first.
+    fn start_call(&self, mut command: Command) -> Result<(Call, Vec<(String, Bytes)>)> {
+        validate(&command)?;
+        command.cwd = self.directory(command.cwd);
         let mut call = self.call(command.user.clone());
         let upload_path = self.upload_path(call.id);
         let uploads = start(&mut call, command, &upload_path);
-        match self.run(call, uploads, timeout).await? {
-            Ended::Finished(finished) => Ok(RawOutcome {
-                returncode: finished.end.code(),
-                stdout: Stream::from(finished.stdout),
-                stderr: Stream::from(finished.stderr),
-                timed_out: finished.timed_out,
-            }),
-            Ended::Refused(refusal) => refused(refusal, program),
-        }
+        Ok((call, uploads))
     }
 
     /// A call with a fresh id and the acknowledgements that are due.
@@ -154,12 +198,12 @@ impl Sandbox {
     }
 
     /// Sends a start call until its result is here.
-    async fn run(&self, mut call: Call, uploads: Vec<(String, Bytes)>, timeout: Option<Duration>) -> Result<Ended> {
-        let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout + TIMEOUT_MARGIN);
+    async fn run(&self, mut call: Call, uploads: Vec<(String, Bytes)>, until: Until) -> Result<Ended> {
         let user = call.user.clone();
         call.acks = self.take_acks(user.as_deref());
-        let result = self.run_acknowledging(&call, uploads, deadline).await;
+        let result = self.run_acknowledging(&call, uploads, until).await;
         match &result {
+            Ok(Ended::Running) => {}
             Ok(_) => self.push_ack(user.as_deref(), call.id),
             // the acknowledgements may not have arrived: they ride on the next call again
             Err(_) => call.acks.iter().for_each(|id| self.push_ack(user.as_deref(), *id)),
@@ -171,8 +215,14 @@ impl Sandbox {
         &self,
         call: &Call,
         mut uploads: Vec<(String, Bytes)>,
-        deadline: Option<tokio::time::Instant>,
+        until: Until,
     ) -> Result<Ended> {
+        let deadline = match until {
+            Until::Ended(timeout) => {
+                timeout.map(|timeout| tokio::time::Instant::now() + timeout + TIMEOUT_MARGIN)
+            }
+            Until::Running => None,
+        };
         let encoded = call.encode();
         let inline = encoded.len() <= INLINE_CALL;
         let call_path = format!("{}.call", self.upload_path(call.id));
@@ -201,6 +251,10 @@ impl Sandbox {
                 self.shim_answered(&shim, &response.text);
             }
             match reply {
+                Some(Reply::Pending) if matches!(until, Until::Running) => {
+                    killer.disarm();
+                    return Ok(Ended::Running);
+                }
                 Some(Reply::Pending) => attaching = true,
                 Some(Reply::Finished(finished)) => {
                     let finished = self.fetch(finished, call.user.as_deref()).await?;
@@ -301,11 +355,35 @@ fn is_ambiguous(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Transport | ErrorKind::DeadlineExceeded | ErrorKind::Server)
 }
 
+/// What an exec is awaited for.
+#[derive(Clone, Copy)]
+enum Until {
+    /// Its end, which comes soon after this timeout.
+    Ended(Option<Duration>),
+    /// Its being under way.
+    Running,
+}
+
 /// How an exec ended.
 enum Ended {
     Finished(Finished),
     Refused(Refusal),
+    /// It has not, and is not waited for.
+    Running,
 }
+
+/// A command that goes on by itself.
+#[derive(Debug)]
+pub(super) enum Background {
+    /// It is under way.
+    Running(Running),
+    /// It has ended already.
+    Ended(RawOutcome),
+}
+
+/// Names a command that was under way.
+#[derive(Debug)]
+pub(super) struct Running(Call);
 
 /// Kills a command whose exec is dropped, in the background.
 struct KillOnDrop(Option<(Sandbox, Call)>);

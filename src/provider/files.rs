@@ -22,6 +22,11 @@ impl Sandbox {
     /// [`ErrorKind::PermissionDenied`] and [`ErrorKind::IsADirectory`] whose message is `path`.
     pub async fn write_file(&self, path: &str, contents: Bytes) -> Result<()> {
         validate(path)?;
+        let resolved = self.resolve(path);
+        self.write_resolved(&resolved, contents).await.map_err(|error| as_given(error, &resolved, path))
+    }
+
+    async fn write_resolved(&self, path: &str, contents: Bytes) -> Result<()> {
         if self.default_user().is_some() || path.trim() != path {
             // The toolbox writes as its own user, and trims the destination.
             return self.write_as_user(path, contents).await;
@@ -40,6 +45,11 @@ impl Sandbox {
     /// `path`; [`ErrorKind::OutputLimit`] if the file is larger.
     pub async fn read_file(&self, path: &str, limit: u64) -> Result<Bytes> {
         validate(path)?;
+        let resolved = self.resolve(path);
+        self.read_resolved(&resolved, limit).await.map_err(|error| as_given(error, &resolved, path))
+    }
+
+    async fn read_resolved(&self, path: &str, limit: u64) -> Result<Bytes> {
         let (downloaded, locked) = if self.toolbox_is_root() {
             // side by side, so that the check costs no time
             tokio::join!(self.toolbox().download(path, limit), self.is_locked(path))
@@ -167,6 +177,14 @@ impl Sandbox {
             _ => self.explain(error.with_operation(operation)).await,
         }
     }
+}
+
+/// The error about a path as its caller wrote it.
+fn as_given(error: Error, resolved: &str, path: &str) -> Error {
+    if resolved != path && error.message() == resolved {
+        return Error::new(error.kind(), path).with_source(error);
+    }
+    error
 }
 
 /// Refuses what cannot be a path.

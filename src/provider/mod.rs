@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
 //! - [`sandbox`]: a running sandbox; [`exec`] and [`files`] are its operations
+//! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
@@ -9,6 +10,7 @@
 pub mod cleanup;
 pub mod exec;
 mod files;
+pub mod images;
 mod keep_alive;
 pub mod names;
 mod output;
@@ -16,8 +18,10 @@ mod registry;
 pub mod run;
 pub mod sandbox;
 pub mod settings;
+mod startup;
 
 pub use exec::{Command, Outcome};
+pub use images::{Images, Progress};
 pub use registry::Counts;
 pub use run::{Left, Run};
 pub use sandbox::Sandbox;

@@ -79,7 +79,10 @@ impl Registry {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
         entry.doomed = true;
-        matches!(entry.phase, Phase::Alive | Phase::Left(_))
+        let exists = matches!(entry.phase, Phase::Alive | Phase::Left(_));
+        drop(entries);
+        self.changed.notify_waiters();
+        exists
     }
 
     /// Moves an entry on. Returns `false` if there is none.

@@ -1,13 +1,14 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
+use super::images::{self, Images, Prepared};
 use super::keep_alive;
 use super::names;
 use super::registry::{Counts, Phase, Registry};
@@ -28,6 +29,9 @@ const QUOTA_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// Between two looks at a used-up quota, if none of our sandboxes ends meanwhile: others use the account too.
 const QUOTA_POLL: Duration = Duration::from_secs(30);
 
+/// What a build with the sandbox may take, beyond the time that any start may take.
+const BUILD: Duration = Duration::from_secs(60 * 60);
+
 /// A deleted sandbox holds its quota until the platform has destroyed it, which takes seconds.
 const QUOTA_SETTLES: Duration = Duration::from_secs(120);
 /// Between two looks meanwhile.
@@ -41,8 +45,11 @@ pub struct Run(Arc<Inner>);
 pub(super) struct Inner {
     id: String,
     client: Client,
+    images: Images,
     registry: Registry,
     keep_alive: keep_alive::Task,
+    /// Warnings that were given: thousands of samples have the same.
+    warned: Mutex<BTreeSet<String>>,
 }
 
 /// A sandbox that a run could not delete, or was told to keep.
@@ -59,11 +66,18 @@ pub struct Left {
 impl Run {
     /// A run whose sandboxes `client` creates.
     pub fn new(client: Client) -> Self {
+        Self::with_images(client, Images::default())
+    }
+
+    /// A run that shares the images that were prepared before.
+    pub fn with_images(client: Client, images: Images) -> Self {
         Self(Arc::new(Inner {
             id: uuid::Uuid::new_v4().simple().to_string(),
             client,
+            images,
             registry: Registry::default(),
             keep_alive: keep_alive::Task::default(),
+            warned: Mutex::default(),
         }))
     }
 
@@ -115,8 +129,16 @@ impl Run {
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
-        let request = settings.create_request(name, names::labels(&self.0.id, settings.labels()));
-        let created = match self.create_within_quota(&request).await {
+        let images = &self.0.images;
+        let image = match images.prepare(&self.0.client, settings.plan(), false, &|line| tracing::info!("{line}")).await {
+            Ok(image) => image,
+            Err(error) => {
+                self.0.registry.remove(name, false);
+                return Err(error);
+            }
+        };
+        let request = settings.create_request(name, names::labels(&self.0.id, settings.labels()), &image);
+        let created = match self.create_from(&request, &image).await {
             Ok(created) => created,
             Err(error) => {
                 self.create_failed(name, &error).await;
@@ -128,16 +150,22 @@ impl Run {
         if expires && settings.extends_ttl() {
             self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
         }
+        let cancelled = || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
         let prepared = if wanted {
-            self.prepare(name, created, settings).await
+            let given_up = self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
+            tokio::select! {
+                prepared = self.prepare(name, created, settings, &image) => prepared,
+                // a healthcheck may take hours, which somebody would pay for
+                () = given_up => cancelled(),
+            }
         } else {
-            Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name))
+            cancelled()
         };
         match prepared {
             Ok(sandbox) if self.0.registry.became_alive(name) => Ok(sandbox),
             Ok(_) => {
                 self.delete_logged(name).await;
-                Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name))
+                cancelled()
             }
             Err(error) => {
                 self.delete_logged(name).await;
@@ -151,15 +179,55 @@ impl Run {
         name: &str,
         created: crate::api::sandbox::Sandbox,
         settings: &Settings,
+        image: &Prepared,
     ) -> Result<Sandbox> {
         let started = if created.state == SandboxState::Started {
             created
         } else {
-            self.0.client.sandboxes().wait_started(&created.id, settings.timeout()).await?
+            let builds = matches!(image, Prepared::Build(_));
+            let within = settings.timeout() + if builds { BUILD } else { Duration::ZERO };
+            match self.0.client.sandboxes().wait_started(&created.id, within).await {
+                Err(error) if error.kind() == ErrorKind::BuildFailed => {
+                    let log = self.0.client.sandboxes().build_log(&created.id).await;
+                    return Err(images::with_log(error, log));
+                }
+                started => started?,
+            }
         };
         settings.verify(&started)?;
         let toolbox = self.0.client.toolbox(&started).await?;
-        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, settings.user().map(str::to_owned)).await
+        let (user, directory) = (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
+        let sandbox =
+            Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await?;
+        for warning in sandbox.start_service(settings.service()).await? {
+            if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        Ok(sandbox)
+    }
+
+    /// Sends the create request; brings back a prepared image that was retired or deleted meanwhile.
+    async fn create_from(
+        &self,
+        request: &CreateSandbox,
+        image: &Prepared,
+    ) -> Result<crate::api::sandbox::Sandbox> {
+        let error = match (self.create_within_quota(request).await, image) {
+            (Err(error), Prepared::Snapshot(name))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest)
+                    && error.attempts() == 1
+                    && error.message().contains(name) =>
+            {
+                error
+            }
+            (result, _) => return result,
+        };
+        let Prepared::Snapshot(name) = image else { return Err(error) };
+        if !self.0.images.renew(&self.0.client, name).await? {
+            return Err(error);
+        }
+        self.create_within_quota(request).await
     }
 
     /// Sends the create request; waits for our own sandboxes to end while the account's quota is used up.

@@ -1,5 +1,6 @@
 //! A sandbox that runs, as the provider uses it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -36,6 +37,8 @@ struct Inner {
     toolbox: Toolbox,
     /// Who runs commands that name no user; the toolbox's own user where absent.
     default_user: Option<String>,
+    /// Where commands run and relative paths start; the toolbox's own directory where absent.
+    working_dir: Option<String>,
     shim: Mutex<Shim>,
     /// Whether the toolbox runs as root, once an answer told.
     toolbox_is_root: OnceLock<bool>,
@@ -89,6 +92,7 @@ impl Sandbox {
         id: String,
         toolbox: Toolbox,
         default_user: Option<String>,
+        working_dir: Option<String>,
     ) -> Result<Self> {
         let client = run.client().clone();
         let sandbox = Self(Arc::new(Inner {
@@ -98,6 +102,7 @@ impl Sandbox {
             client,
             toolbox,
             default_user,
+            working_dir,
             shim: Mutex::new(Shim::at(0)),
             toolbox_is_root: OnceLock::new(),
             acks: Mutex::default(),
@@ -133,6 +138,24 @@ impl Sandbox {
 
     pub(super) fn default_user(&self) -> Option<&str> {
         self.0.default_user.as_deref()
+    }
+
+    /// The directory that `path` means, or the default one; the toolbox's own where nothing says.
+    pub(super) fn directory(&self, path: Option<String>) -> Option<String> {
+        match path {
+            Some(path) => Some(self.resolve(&path).into_owned()),
+            None => self.0.working_dir.clone(),
+        }
+    }
+
+    /// A path that starts at the working directory if it is relative.
+    pub(super) fn resolve<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match &self.0.working_dir {
+            Some(directory) if !path.starts_with('/') => {
+                Cow::Owned(format!("{}/{path}", directory.trim_end_matches('/')))
+            }
+            _ => Cow::Borrowed(path),
+        }
     }
 
     /// Whether the toolbox runs as root, for whom no file is unreadable. Assumed until an answer tells.

@@ -13,6 +13,7 @@ use crate::client::{Client, Credentials};
 use crate::config::{Context, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
 
 /// What the Python side hands over, as JSON.
@@ -109,6 +110,19 @@ impl Settings {
         self.plan.service.user.as_deref()
     }
 
+    /// Where commands run and relative paths start; the toolbox's own directory where absent.
+    pub(super) fn working_dir(&self) -> Option<&str> {
+        self.plan.service.working_dir.as_deref()
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        &self.plan.service
+    }
+
+    pub(super) fn plan(&self) -> &SandboxPlan {
+        &self.plan
+    }
+
     /// The user's labels.
     pub(super) fn labels(&self) -> &BTreeMap<String, String> {
         &self.plan.settings.labels
@@ -125,7 +139,12 @@ impl Settings {
     }
 
     /// The request for a sandbox.
-    pub(super) fn create_request(&self, name: &str, labels: BTreeMap<String, String>) -> CreateSandbox {
+    pub(super) fn create_request(
+        &self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        image: &Prepared,
+    ) -> CreateSandbox {
         let SandboxPlan { service, settings, .. } = &self.plan;
         let mut request = CreateSandbox {
             name: Some(name.to_owned()),
@@ -147,8 +166,22 @@ impl Settings {
             // the official SDK reads the language from this label
             request.labels.insert("code-toolbox-language".to_owned(), language.clone());
         }
-        if let ImageSource::Snapshot(snapshot) = &service.image {
-            request.snapshot = Some(snapshot.clone());
+        match image {
+            Prepared::Default => {}
+            Prepared::Snapshot(snapshot) => request.snapshot = Some(snapshot.clone()),
+            Prepared::Build(build) => {
+                let resources = &service.resources;
+                request.build_info = Some(build.clone());
+                request.cpu = resources.cpu;
+                request.memory = resources.memory;
+                request.disk = resources.disk;
+                request.gpu = resources.gpu;
+                request.gpu_type = (!resources.gpu_types.is_empty()).then(|| resources.gpu_types.clone());
+            }
+        }
+        if service.resources.gpu.is_some_and(|count| count > 0) && request.auto_delete_interval.is_none() {
+            // the platform wants sandboxes with a GPU to be deleted when they stop; ours are deleted anyway
+            request.auto_delete_interval = Some(0);
         }
         if !settings.secrets.is_empty() {
             let pairs = settings.secrets.iter().map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
@@ -221,6 +254,18 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Makes what samples start from, once for all of them: uploads and builds. Reads the build's files again if it was
+    /// done before. `progress` is told what happens, in lines for a user.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the build's files; [`ErrorKind::BuildFailed`] with the end of the build's log.
+    pub async fn prepare(&self, client: &Client, images: &Images, progress: &Progress) -> Result<()> {
+        images.prepare(client, &self.plan, true, progress).await.map(drop)
+    }
+}
+
 /// Checks that a snapshot can be started from.
 async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
     let snapshot = match client.snapshots().get(name).await {
@@ -246,37 +291,11 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
 fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    let Service {
-        name: _,
-        image,
-        command,
-        entrypoint,
-        environment: _,
-        user: _,
-        working_dir,
-        hostname,
-        extra_hosts,
-        healthcheck,
-        network: _,
-        resources,
-        ports: _,
-        shm_size,
-        tmpfs,
-        ulimits,
-    } = service;
+    let sized_default =
+        service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
     let asks = [
-        (matches!(image, ImageSource::Image(_)), "an image"),
-        (matches!(image, ImageSource::Build(_)), "an image build"),
-        (command.is_some(), "a command"),
-        (entrypoint.is_some(), "an entrypoint"),
-        (working_dir.is_some(), "a working_dir"),
-        (hostname.is_some(), "a hostname"),
-        (!extra_hosts.is_empty(), "extra_hosts"),
-        (healthcheck.is_some(), "a healthcheck"),
-        (*resources != crate::config::Resources::default(), "resources without an image of its own"),
-        (shm_size.is_some(), "a shm_size"),
-        (!tmpfs.is_empty(), "a tmpfs"),
-        (!ulimits.is_empty(), "ulimits"),
+        (sized_default, "resources without an image of its own"),
+        (!service.ulimits.is_empty(), "ulimits"),
     ];
     asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
 }
@@ -315,12 +334,17 @@ mod tests {
     }
 
     fn request(json: &str) -> CreateSandbox {
-        settings(json).unwrap().create_request("n", BTreeMap::new())
+        let settings = settings(json).unwrap();
+        let image = match &settings.plan.service.image {
+            ImageSource::Snapshot(name) => Prepared::Snapshot(name.clone()),
+            _ => Prepared::Default,
+        };
+        settings.create_request("n", BTreeMap::new(), &image)
     }
 
     #[test]
     fn without_a_configuration_a_sandbox_never_stops_by_itself_but_expires() {
-        let request = Settings::from_json(r#"{"source": "none", "directory": "/"}"#).unwrap().create_request("n", BTreeMap::new());
+        let request = request("{}");
         assert_eq!(request.auto_stop_interval, Some(0));
         assert_eq!(request.ttl_minutes, Some(60));
         assert_eq!((request.snapshot, request.network_block_all), (None, None));

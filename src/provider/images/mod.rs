@@ -1,0 +1,326 @@
+//! Images, prepared once: each distinct image, build and size becomes one snapshot that all samples start from.
+//!
+//! A snapshot's name is a hash of all that makes it, so that an unchanged image is never built twice, by whatever process
+//! or user of the account, and a changed one never mistaken. Nothing deletes these snapshots: the next eval wants
+//! them, and the platform retires the ones that nobody uses.
+
+mod archive;
+mod snapshot;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
+use crate::client::Client;
+use crate::config::context::{BuildContext, ContextEntry};
+use crate::config::{Build, ImageSource, RealFiles, Resources, SandboxPlan};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Is told what happens, in lines for a user.
+pub type Progress = dyn Fn(&str) + Send + Sync;
+
+/// Part of every hash: another way of making snapshots is another snapshot.
+const VERSION: &str = "inspect-daytona 1";
+/// Keeps a sandbox alive whose image would end by itself, as that of `python` does without a terminal.
+const ENTRYPOINT: [&str; 2] = ["sleep", "infinity"];
+
+/// Images that were prepared by this process. Cheap to clone; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Images(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By what the configuration says: what samples start from. The lock is held while it is being prepared.
+    prepared: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Prepared>>>>>,
+    /// By snapshot name, since different configurations may have the same content.
+    snapshots: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<CreateSnapshot>>>>>,
+}
+
+/// What sandboxes are created from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
+    /// The platform's default snapshot.
+    Default,
+    /// A snapshot, which brings its own resources.
+    Snapshot(String),
+    /// A build with each sandbox.
+    Build(BuildInfo),
+}
+
+/// How an image comes into being.
+#[derive(Debug, Default)]
+struct Recipe {
+    image: Option<String>,
+    build: Option<BuildInfo>,
+    /// The files of the build.
+    entries: Vec<ContextEntry>,
+    notes: Vec<String>,
+}
+
+impl Images {
+    /// What samples of `plan` start from; prepared now unless it was before. With `fresh`, files are read again, since
+    /// they may have changed since another eval of this process.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the build's files, or kept the platform from making the image.
+    pub(super) async fn prepare(
+        &self,
+        client: &Client,
+        plan: &SandboxPlan,
+        fresh: bool,
+        progress: &Progress,
+    ) -> Result<Prepared> {
+        let image = match &plan.service.image {
+            ImageSource::Default => return Ok(Prepared::Default),
+            ImageSource::Snapshot(name) => return Ok(Prepared::Snapshot(name.clone())),
+            image => image,
+        };
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let what = (image, &plan.service.resources, &region, plan.settings.prepare);
+        let key = serde_json::to_string(&what).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, "the image's configuration has no JSON").with_source(error)
+        })?;
+        let slot = entry(&self.0.prepared, &key);
+        let mut slot = slot.lock().await;
+        if let (Some(prepared), false) = (&*slot, fresh) {
+            return Ok(prepared.clone());
+        }
+        let recipe = recipe(image).await?;
+        for note in &recipe.notes {
+            tracing::warn!("{note}");
+        }
+        let prepared = if plan.settings.prepare {
+            let request = request(&recipe, &plan.service.resources, region)?;
+            self.snapshot(client, &request, recipe.entries, progress).await?;
+            Prepared::Snapshot(request.name)
+        } else {
+            let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
+            upload(client, &build, recipe.entries, progress).await?;
+            Prepared::Build(build)
+        };
+        *slot = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    async fn snapshot(
+        &self,
+        client: &Client,
+        request: &CreateSnapshot,
+        entries: Vec<ContextEntry>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let lock = entry(&self.0.snapshots, &request.name);
+        let mut made = lock.lock().await;
+        if let Some(build) = &request.build_info {
+            let found = client.snapshots().find(&request.name).await?;
+            // the files are needed only where something may have to be built
+            if found.is_none_or(|found| found.state != SnapshotState::Active) {
+                upload(client, build, entries, progress).await?;
+            }
+        }
+        snapshot::ensure(client, request, progress).await?;
+        *made = Some(request.clone());
+        Ok(())
+    }
+
+    /// Brings back a snapshot that this process prepared and that was retired or deleted since. Returns whether it is
+    /// one of those.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from coming back.
+    pub(super) async fn renew(&self, client: &Client, name: &str) -> Result<bool> {
+        let lock = entry(&self.0.snapshots, name);
+        let made = lock.lock().await;
+        let Some(request) = &*made else { return Ok(false) };
+        snapshot::ensure(client, request, &|line| tracing::info!("{line}")).await?;
+        Ok(true)
+    }
+}
+
+/// An error about a build with the end of its log, where there is one.
+pub(super) fn with_log(error: Error, log: Result<String>) -> Error {
+    match log.map(|log| snapshot::tail(&log)).unwrap_or_default().as_str() {
+        "" => error,
+        log => {
+            let message = format!("{}\nThe build's log ends with:\n{log}", error.message());
+            Error::new(error.kind(), message).with_source(error)
+        }
+    }
+}
+
+fn entry<T: Default>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Arc<T> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(map.entry(key.to_owned()).or_default())
+}
+
+/// Sends the files of a build, unless the platform has them.
+async fn upload(
+    client: &Client,
+    build: &BuildInfo,
+    entries: Vec<ContextEntry>,
+    progress: &Progress,
+) -> Result<()> {
+    let Some(hash) = build.context_hashes.first() else { return Ok(()) };
+    let storage = client.object_storage().await.map_err(|error| match error.kind() {
+        ErrorKind::Unsupported => error.with_hint("Builds that read files need a server with an object storage"),
+        _ => error,
+    })?;
+    if storage.has(hash).await? {
+        return Ok(());
+    }
+    let length = archive::length(&entries);
+    progress(&format!("Uploading the build context: {}", megabytes(length)));
+    let shown = std::sync::atomic::AtomicU64::new(0);
+    let report = |arrived: u64| {
+        // every tenth, so that a log stays short
+        let tenth = (arrived * 10).checked_div(length).unwrap_or(10).min(10);
+        if shown.swap(tenth, std::sync::atomic::Ordering::Relaxed) != tenth {
+            progress(&format!("Uploading the build context: {} of {}", megabytes(arrived), megabytes(length)));
+        }
+    };
+    storage.upload(hash, archive::pieces(entries), &report).await
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
+}
+
+/// The request for the snapshot, named by a hash of all the rest of it.
+fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Result<CreateSnapshot> {
+    let gpu_type = match resources.gpu_types.as_slice() {
+        [_, _, ..] => {
+            return Err(Error::new(ErrorKind::InvalidConfig, "an image that is prepared takes one `gpu_type`, not several")
+                .with_hint("Name one, or set `prepare: false` in x-daytona to build with each sandbox"));
+        }
+        types => types.to_vec(),
+    };
+    let mut request = CreateSnapshot {
+        name: String::new(),
+        // built images have their entrypoint in the Dockerfile
+        entrypoint: recipe.image.is_some().then(|| ENTRYPOINT.map(str::to_owned).to_vec()),
+        image_name: recipe.image.clone(),
+        build_info: recipe.build.clone(),
+        cpu: resources.cpu,
+        gpu: resources.gpu,
+        gpu_type,
+        memory: resources.memory,
+        disk: resources.disk,
+        region_id: region,
+    };
+    let text = serde_json::to_vec(&request).map_err(|error| {
+        Error::new(ErrorKind::Unexpected, "the snapshot's request has no JSON").with_source(error)
+    })?;
+    let digest = Sha256::new().chain_update(VERSION).chain_update(text).finalize();
+    "inspect-".clone_into(&mut request.name);
+    for byte in &digest[..16] {
+        // writing to a string cannot fail
+        let _ = write!(request.name, "{byte:02x}");
+    }
+    Ok(request)
+}
+
+async fn recipe(image: &ImageSource) -> Result<Recipe> {
+    match image {
+        ImageSource::Image(name) => of_image(name),
+        ImageSource::Build(build) => {
+            let build = build.clone();
+            // a context may be large, and its files are read for the hash
+            let read = tokio::task::spawn_blocking(move || of_build(&build)).await;
+            read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "reading the build context broke off")))
+        }
+        ImageSource::Default | ImageSource::Snapshot(_) => Ok(Recipe::default()),
+    }
+}
+
+fn of_image(name: &str) -> Result<Recipe> {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:/@".contains(c)) {
+        return Err(Error::new(ErrorKind::InvalidConfig, format!("`{name}` is not the name of an image")));
+    }
+    if is_pinned(name) {
+        return Ok(Recipe { image: Some(name.to_owned()), ..Recipe::default() });
+    }
+    // the platform refuses to make snapshots of images that may change any day, but builds from them
+    Ok(Recipe { build: Some(from(name)), ..Recipe::default() })
+}
+
+/// Whether an image has a tag other than `latest`, or a digest.
+fn is_pinned(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    image.contains("@sha256:") || name.split_once(':').is_some_and(|(_, tag)| tag != "latest")
+}
+
+fn from(image: &str) -> BuildInfo {
+    BuildInfo { dockerfile_content: format!("FROM {image}\n"), ..BuildInfo::default() }
+}
+
+fn of_build(build: &Build) -> Result<Recipe> {
+    for (asked, key) in [(build.no_cache, "no_cache"), (build.pull, "pull")] {
+        if asked {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("`{key}: true` of build cannot be carried out: the platform keeps layers and images by itself"),
+            )
+            .with_hint("Remove it; whatever changes in the Dockerfile or its files is always built anew"));
+        }
+    }
+    let context = BuildContext::read(build, &RealFiles)?;
+    let mut notes = Vec::new();
+    if !context.unused_args.is_empty() {
+        notes.push(format!("the Dockerfile takes no build argument {}", context.unused_args.join(", ")));
+    }
+    if !context.skipped_links.is_empty() {
+        let links = context.skipped_links.join(", ");
+        notes.push(format!("links to directories cannot be sent to the platform and are left out: {links}"));
+    }
+    // an archive of nothing makes some servers say that the Dockerfile is empty
+    let context_hashes = if context.entries.is_empty() { Vec::new() } else { context.hash.into_iter().collect() };
+    let build = BuildInfo { dockerfile_content: context.dockerfile, context_hashes, ..BuildInfo::default() };
+    Ok(Recipe { build: Some(build), entries: context.entries, notes, ..Recipe::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(image: &str, resources: &Resources, region: Option<&str>) -> String {
+        request(&of_image(image).unwrap(), resources, region.map(str::to_owned)).unwrap().name
+    }
+
+    #[test]
+    fn a_name_tells_image_resources_and_region_apart() {
+        let none = Resources::default();
+        let large = Resources { memory: Some(8), ..Resources::default() };
+        let first = name("python:3.12", &none, None);
+        assert_eq!(first, name("python:3.12", &none, None));
+        assert!(first.strip_prefix("inspect-").is_some_and(|hash| hash.len() == 32), "{first}");
+        for other in [name("python:3.13", &none, None), name("python:3.12", &large, None), name("python:3.12", &none, Some("eu"))] {
+            assert_ne!(first, other);
+        }
+    }
+
+    #[test]
+    fn images_that_may_change_any_day_are_built_from() {
+        for moving in ["python", "python:latest", "localhost:5000/python", "a/b"] {
+            let recipe = of_image(moving).unwrap();
+            assert_eq!(recipe.image, None, "{moving}");
+            assert_eq!(recipe.build.unwrap().dockerfile_content, format!("FROM {moving}\n"));
+        }
+        let digest = format!("python@sha256:{}", "a".repeat(64));
+        for pinned in ["python:3.12", "localhost:5000/python:1", digest.as_str()] {
+            assert_eq!(of_image(pinned).unwrap().image.as_deref(), Some(pinned));
+        }
+        assert!(of_image("a$b").is_err() && of_image("").is_err());
+    }
+
+    #[test]
+    fn several_gpu_types_need_a_build_with_each_sandbox() {
+        let resources = Resources { gpu: Some(1), gpu_types: vec!["a".to_owned(), "b".to_owned()], ..Resources::default() };
+        let error = request(&of_image("a:1").unwrap(), &resources, None).unwrap_err();
+        assert!(error.to_string().contains("prepare: false"), "{error}");
+    }
+}
