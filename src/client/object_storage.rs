@@ -49,7 +49,9 @@ impl ObjectStorage {
     pub(super) async fn open(client: &Client) -> Result<Self> {
         let access: PushAccess = client.json(&routes::account::push_access(), CONTROL_DEADLINE).await?;
         let malformed = || Error::new(ErrorKind::Protocol, "the server gave a malformed object storage URL");
-        let endpoint = Url::parse(&access.storage_url).map_err(|error| malformed().with_source(error))?;
+        // without the slash a path would lose its last part
+        let base = format!("{}/", access.storage_url.trim_end_matches('/'));
+        let endpoint = Url::parse(&base).map_err(|error| malformed().with_source(error))?;
         let http = Transport::stranger(&endpoint)?;
         let region = access.region.clone().unwrap_or_else(|| REGION.to_owned());
         let bucket = Bucket::new(endpoint, UrlStyle::Path, access.bucket.clone(), region)
@@ -151,7 +153,8 @@ impl ObjectStorage {
             piece = next(pieces).await?;
         }
         let tags = || tags.iter().map(String::as_str);
-        let complete = CompleteMultipartUpload::new(&self.bucket, Some(&self.credentials), key, upload, tags());
+        let complete =
+            CompleteMultipartUpload::new(&self.bucket, Some(&self.credentials), key, upload, tags());
         let body = Bytes::from(complete.body());
         let answer = self
             .send(PART_DEADLINE, Method::POST, body, || {
@@ -191,7 +194,8 @@ impl ObjectStorage {
                 Err(refused(&url, status, &body.unwrap_or_default()))
             };
             timeout(deadline, exchange).await.unwrap_or_else(|_| {
-                let message = format!("the object storage gave no whole answer within {:.0} s", deadline.as_secs_f64());
+                let message =
+                    format!("the object storage gave no whole answer within {:.0} s", deadline.as_secs_f64());
                 Err(Failure::ambiguous(Error::new(ErrorKind::DeadlineExceeded, message).temporary()))
             })
         })

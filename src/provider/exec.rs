@@ -14,13 +14,15 @@ use crate::api::toolbox::ExecuteRequest;
 use crate::client::Replay;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shim::protocol::{
-    Action, Call, ExecId, Finished, Kept, Output, Refusal, RefusalKind, Reply, Start, Stdin, find_reply, script,
-    script_for_file,
+    Action, Call, ExecId, Finished, Kept, Output, Refusal, RefusalKind, Reply, Start, Stdin, find_reply,
+    script, script_for_file,
 };
 
 /// How long one request waits for a command's end. Connections that carry nothing are cut after 60 to 100 s by what
 /// stands in front of the platform.
 const WAIT: Duration = Duration::from_secs(45);
+/// How long a look at a command of the background waits: with none, the shim would not look.
+const LOOK: Duration = Duration::from_millis(200);
 /// What one request may take beyond its wait before it counts as lost.
 const REQUEST_MARGIN: Duration = Duration::from_secs(30);
 /// The largest call that travels inside the script: some shells read a script one byte at a time, at about 3 MB/s.
@@ -169,7 +171,7 @@ impl Sandbox {
     ///
     /// As [`Sandbox::exec`].
     pub(super) async fn ended(&self, running: Running) -> Result<Option<RawOutcome>> {
-        let call = Call { wait: Duration::ZERO, ..running.0 };
+        let call = Call { wait: LOOK, ..running.0 };
         match self.run(call, Vec::new(), Until::Running).await? {
             Ended::Finished(finished) => Ok(Some(finished.into())),
             Ended::Running | Ended::Refused(_) => Ok(None),
@@ -337,7 +339,8 @@ impl Sandbox {
             }
             response => (response, true),
         };
-        let response = response.map_err(|error| error.with_operation("run a command").with_sandbox(self.name()))?;
+        let response =
+            response.map_err(|error| error.with_operation("run a command").with_sandbox(self.name()))?;
         Ok(Answered { exit_code: response.exit_code, text: response.result, once })
     }
 }
@@ -422,7 +425,10 @@ fn validate(command: &Command) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidArgument, "embedded null byte"));
     }
     if let Some(name) = command.env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("illegal environment variable name {name:?}")));
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("illegal environment variable name {name:?}"),
+        ));
     }
     Ok(())
 }

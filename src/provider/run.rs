@@ -125,12 +125,17 @@ impl Run {
                 run.delete_logged(&name).await;
             }
         });
-        receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
         let images = &self.0.images;
-        let image = match images.prepare(&self.0.client, settings.plan(), false, &|line| tracing::info!("{line}")).await {
+        let image = match images
+            .prepare(&self.0.client, settings.plan(), false, &|line| tracing::info!("{line}"))
+            .await
+        {
             Ok(image) => image,
             Err(error) => {
                 self.0.registry.remove(name, false);
@@ -150,9 +155,11 @@ impl Run {
         if expires && settings.extends_ttl() {
             self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
         }
-        let cancelled = || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
+        let cancelled =
+            || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
         let prepared = if wanted {
-            let given_up = self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
+            let given_up =
+                self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
             tokio::select! {
                 prepared = self.prepare(name, created, settings, &image) => prepared,
                 // a healthcheck may take hours, which somebody would pay for
@@ -196,7 +203,8 @@ impl Run {
         };
         settings.verify(&started)?;
         let toolbox = self.0.client.toolbox(&started).await?;
-        let (user, directory) = (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
+        let (user, directory) =
+            (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
         let sandbox =
             Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await?;
         for warning in sandbox.start_service(settings.service()).await? {
@@ -231,10 +239,7 @@ impl Run {
     }
 
     /// Sends the create request; waits for our own sandboxes to end while the account's quota is used up.
-    async fn create_within_quota(
-        &self,
-        request: &CreateSandbox,
-    ) -> Result<crate::api::sandbox::Sandbox> {
+    async fn create_within_quota(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
         let give_up = Instant::now() + QUOTA_PATIENCE;
         let mut told = false;
         loop {
@@ -242,9 +247,12 @@ impl Run {
                 Err(error) if error.kind() == ErrorKind::QuotaExceeded => error,
                 result => return result,
             };
-            let others = self.0.registry.all().iter().any(|(_, entry)| {
-                matches!(entry.phase, Phase::Alive | Phase::Deleting)
-            });
+            let others = self
+                .0
+                .registry
+                .all()
+                .iter()
+                .any(|(_, entry)| matches!(entry.phase, Phase::Alive | Phase::Deleting));
             let settling = self.0.registry.deleted_within(QUOTA_SETTLES);
             if !(others || settling) || Instant::now() >= give_up {
                 return Err(error.with_hint(
@@ -301,11 +309,14 @@ impl Run {
     async fn delete_here(&self, name: &str) -> Result<()> {
         let Some(entry) = self.0.registry.get(name) else { return Ok(()) };
         if entry.phase == Phase::Deleting {
-            self.0.registry.wait_until(|entries| {
-                entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting)
-            }).await;
+            self.0
+                .registry
+                .wait_until(|entries| entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting))
+                .await;
             return match self.0.registry.get(name).map(|entry| entry.phase) {
-                Some(Phase::Left(reason)) => Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name)),
+                Some(Phase::Left(reason)) => {
+                    Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name))
+                }
                 _ => Ok(()),
             };
         }
@@ -388,9 +399,11 @@ impl Run {
         if self.counts() == Counts::default() && self.0.registry.all().is_empty() {
             return Ok(());
         }
-        let known: BTreeSet<String> = self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
+        let known: BTreeSet<String> =
+            self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
         for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &Default::default())).await? {
-            let going = listed.state == SandboxState::Destroying || listed.desired_state == Some(DesiredState::Destroyed);
+            let going = listed.state == SandboxState::Destroying
+                || listed.desired_state == Some(DesiredState::Destroyed);
             if going || known.contains(&listed.id) {
                 continue;
             }

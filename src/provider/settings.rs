@@ -54,8 +54,9 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
     pub fn from_json(json: &str) -> Result<Self> {
-        let request: Request = serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}")))?;
+        let request: Request = serde_json::from_str(json).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
+        })?;
         let source = match request.source {
             Origin::None => Source::None,
             Origin::Path(path) => Source::from_path(path)?,
@@ -184,7 +185,10 @@ impl Settings {
             request.auto_delete_interval = Some(0);
         }
         if !settings.secrets.is_empty() {
-            let pairs = settings.secrets.iter().map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
+            let pairs = settings
+                .secrets
+                .iter()
+                .map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
             request.secrets = Some(pairs.collect());
         }
         match &service.network {
@@ -216,7 +220,9 @@ impl Settings {
         let Some(missing) = missing else { return Ok(()) };
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the server did not apply {missing}, so the sandbox would not be confined as the task asks"),
+            format!(
+                "the server did not apply {missing}, so the sandbox would not be confined as the task asks"
+            ),
         )
         .with_sandbox(&created.name)
         .with_hint("Use a server that supports it, or remove the setting"))
@@ -261,7 +267,7 @@ impl Settings {
     /// # Errors
     ///
     /// What is wrong with the build's files; [`ErrorKind::BuildFailed`] with the end of the build's log.
-    pub async fn prepare(&self, client: &Client, images: &Images, progress: &Progress) -> Result<()> {
+    pub async fn prepare(&self, client: &Client, images: &Images, progress: &Progress<'_>) -> Result<()> {
         images.prepare(client, &self.plan, true, progress).await.map(drop)
     }
 }
@@ -293,10 +299,8 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
 fn beyond_this_version(service: &Service) -> Option<&'static str> {
     let sized_default =
         service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
-    let asks = [
-        (sized_default, "resources without an image of its own"),
-        (!service.ulimits.is_empty(), "ulimits"),
-    ];
+    let asks =
+        [(sized_default, "resources without an image of its own"), (!service.ulimits.is_empty(), "ulimits")];
     asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
 }
 
@@ -319,7 +323,8 @@ fn mount(volume: &crate::config::PlatformVolume) -> VolumeMount {
 /// Whether a comma-separated list holds exactly these items.
 fn same_list(wanted: &[String], list: Option<&str>) -> bool {
     let mut wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
-    let mut got: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let mut got: Vec<_> =
+        list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     wanted.sort_unstable();
     got.sort_unstable();
     wanted == got

@@ -19,8 +19,11 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// Bytes of output that messages show, and that are kept of a command.
 const SHOWN: u64 = 4096;
 
+const HEALTH_HINT: &str = "See `healthcheck` and `command` in the compose file";
+
 /// Prepares a sandbox as root: `$1` working directory, `$2` host name, `$3` lines of /etc/hosts, `$4` mounts of
-/// temporary file systems (path and options, one per line), `$5` bytes of /dev/shm. Each may be empty.
+/// temporary file systems (options and path, one per line), `$5` bytes of /dev/shm, `$6` whose the directory is to be.
+/// Each may be empty.
 const SCRIPT: &str = r#"
 fail() { echo "$*" >&2; exit 1; }
 if [ -n "$2" ]; then
@@ -42,11 +45,13 @@ if [ -n "$4" ]; then
 $4
 MOUNTS
 fi
-if [ -n "$1" ]; then
+if [ -n "$1" ] && ! [ -d "$1" ]; then
   mkdir -p -- "$1" || fail "$1 cannot be made (working_dir)"
-  [ -d "$1" ] || fail "$1 is not a directory (working_dir)"
+  [ -z "$6" ] || chown -- "$6" "$1" || fail "$1 cannot be given to user $6 (working_dir)"
 fi
 "#;
+/// Makes the working directory `$1` as the user that owns it, and says who that is.
+const OWN_DIRECTORY: &str = r#"echo "$(id -u):$(id -g)"; mkdir -p -- "$1" && cd -- "$1""#;
 
 impl Sandbox {
     /// Makes a started sandbox what its service asks for. Returns what the user should know.
@@ -60,15 +65,17 @@ impl Sandbox {
         let argv = argv(service);
         let mut background = None;
         if !argv.is_empty() {
-            let patience = if service.healthcheck.is_some() || is_idle(&argv) { Duration::ZERO } else { EARLY };
+            let patience =
+                if service.healthcheck.is_some() || is_idle(&argv) { Duration::ZERO } else { EARLY };
             let command = Command { argv: argv.clone(), output_limit: SHOWN, ..Command::default() };
-            let started = self.start_background(command, patience).await.map_err(|error| match error.kind() {
-                ErrorKind::PermissionDenied => Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("the service's command {:?} is not executable", error.message()),
-                ),
-                _ => error.with_operation("start the service's command"),
-            })?;
+            let started =
+                self.start_background(command, patience).await.map_err(|error| match error.kind() {
+                    ErrorKind::PermissionDenied => Error::new(
+                        ErrorKind::InvalidConfig,
+                        format!("the service's command {:?} is not executable", error.message()),
+                    ),
+                    _ => error.with_operation("start the service's command"),
+                })?;
             background = Some(started);
         }
         let health = match &service.healthcheck {
@@ -84,19 +91,34 @@ impl Sandbox {
         };
         let ended = ended.map(|outcome| format!("the service's command {argv:?} ended {}", told(&outcome)));
         match (health, ended) {
-            (Err(error), Some(ended)) => return Err(error.with_hint(format!("Also, {ended}"))),
-            (Err(error), None) => return Err(error),
-            (Ok(()), ended) => warnings.extend(ended.map(|ended| format!("{ended}. The sandbox goes on without it"))),
+            (Err(error), Some(ended)) if error.kind() == ErrorKind::CreationFailed => {
+                let message = format!("{}; {ended}", error.message());
+                return Err(Error::new(error.kind(), message).with_hint(HEALTH_HINT));
+            }
+            (Err(error), _) => return Err(error),
+            (Ok(()), ended) => {
+                warnings.extend(ended.map(|ended| format!("{ended}. The sandbox goes on without it")))
+            }
         }
         Ok(warnings)
     }
 
     async fn prepare_system(&self, service: &Service) -> Result<()> {
-        let hosts: Vec<_> = service.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}")).collect();
+        let hosts: Vec<_> =
+            service.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}")).collect();
         let mounts: Vec<_> = service.tmpfs.iter().map(mount).collect();
-        let directory = service.working_dir.clone().unwrap_or_default();
+        let mut directory = service.working_dir.clone().unwrap_or_default();
+        let mut owner = String::new();
+        if service.user.is_none() && !directory.is_empty() {
+            // in Docker the user is root then, who may write there; here it is whoever the toolbox runs as
+            let outcome = self.exec_bytes(set_up(&[OWN_DIRECTORY, "sh", &directory], None)).await?;
+            if outcome.returncode == 0 {
+                directory.clear();
+            }
+            outcome.stdout.text(SHOWN).trim().clone_into(&mut owner);
+        }
         let arguments = [
-            directory.clone(),
+            directory,
             service.hostname.clone().unwrap_or_default(),
             hosts.join("\n"),
             mounts.join("\n"),
@@ -106,19 +128,14 @@ impl Sandbox {
             return Ok(());
         }
         let needs_root = arguments[1..].iter().any(|argument| !argument.is_empty());
-        let argv = ["/bin/sh", "-c", SCRIPT, "sh"].into_iter().map(str::to_owned).chain(arguments).collect::<Vec<_>>();
-        let command = |user: Option<&str>| Command {
-            argv: argv.clone(),
-            // the working directory does not exist yet
-            cwd: Some("/".to_owned()),
-            user: user.map(str::to_owned),
-            timeout: Some(STEP),
-            output_limit: SHOWN,
-            ..Command::default()
-        };
-        let outcome = match self.exec_bytes(command(Some("root"))).await {
+        let words: Vec<&str> = [SCRIPT, "sh"]
+            .into_iter()
+            .chain(arguments.iter().map(String::as_str))
+            .chain([owner.as_str()])
+            .collect();
+        let outcome = match self.exec_bytes(set_up(&words, Some("root"))).await {
             Err(error) if error.kind() == ErrorKind::UserUnsupported && !needs_root => {
-                self.exec_bytes(command(None)).await
+                self.exec_bytes(set_up(&words, None)).await
             }
             Err(error) if error.kind() == ErrorKind::UserUnsupported => {
                 return Err(Error::new(
@@ -133,7 +150,10 @@ impl Sandbox {
             return Ok(());
         }
         let kind = if needs_root { ErrorKind::Unsupported } else { ErrorKind::InvalidConfig };
-        let what = format!("the sandbox could not be set up as the configuration asks; the set-up ended {}", told(&outcome));
+        let what = format!(
+            "the sandbox could not be set up as the configuration asks; the set-up ended {}",
+            told(&outcome)
+        );
         Err(Error::new(kind, what))
     }
 
@@ -161,8 +181,7 @@ impl Sandbox {
                     "the service did not become healthy within {:.0} s; its last check ended {failure}",
                     began.elapsed().as_secs_f64()
                 );
-                return Err(Error::new(ErrorKind::CreationFailed, message)
-                    .with_hint("See `healthcheck` and `command` in the compose file"));
+                return Err(Error::new(ErrorKind::CreationFailed, message).with_hint(HEALTH_HINT));
             }
             let in_start_period = began.elapsed() < check.start_period;
             sleep(if in_start_period { check.start_interval } else { check.interval }).await;
@@ -185,6 +204,19 @@ impl Sandbox {
             }
             Err(error) => Err(error.with_operation("check the service's health")),
         }
+    }
+}
+
+/// A line for the shell with its arguments, run where every sandbox has a directory.
+fn set_up(words: &[&str], user: Option<&str>) -> Command {
+    Command {
+        argv: ["/bin/sh", "-c"].iter().chain(words).map(|word| (*word).to_owned()).collect(),
+        // the working directory may not exist yet
+        cwd: Some("/".to_owned()),
+        user: user.map(str::to_owned),
+        timeout: Some(STEP),
+        output_limit: SHOWN,
+        ..Command::default()
     }
 }
 
@@ -214,7 +246,11 @@ fn mount(tmpfs: &Tmpfs) -> String {
 
 /// How something ended, with what it said.
 fn told(outcome: &RawOutcome) -> String {
-    let how = if outcome.timed_out { "by its timeout".to_owned() } else { format!("with status {}", outcome.returncode) };
+    let how = if outcome.timed_out {
+        "by its timeout".to_owned()
+    } else {
+        format!("with status {}", outcome.returncode)
+    };
     let said = [outcome.stdout.text(SHOWN), outcome.stderr.text(SHOWN)].concat();
     match said.trim() {
         "" => format!("{how} and said nothing"),

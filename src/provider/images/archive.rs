@@ -40,9 +40,8 @@ fn write(entries: &[ContextEntry], to: &mut impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
     for entry in entries {
         let mut header = tar::Header::new_gnu();
-        let explain = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", entry.source.display()))
-        };
+        let explain =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", entry.source.display()));
         if entry.directory {
             header.set_entry_type(tar::EntryType::Directory);
             header.set_mode(0o755);
@@ -140,8 +139,13 @@ mod tests {
         std::fs::create_dir(directory.path().join("empty")).unwrap();
         std::fs::write(directory.path().join(&long), "deep").unwrap();
         std::fs::write(directory.path().join("run.sh"), "#!/bin/sh\n").unwrap();
-        let entries =
-            || vec![entry(directory.path(), "run.sh", true), entry(directory.path(), &long, false), entry(directory.path(), "empty", false)];
+        let entries = || {
+            vec![
+                entry(directory.path(), "run.sh", true),
+                entry(directory.path(), &long, false),
+                entry(directory.path(), "empty", false),
+            ]
+        };
         let bytes = archive(entries()).await.unwrap().concat();
         let mut read = tar::Archive::new(bytes.as_slice());
         let found: Vec<_> = read
@@ -157,11 +161,14 @@ mod tests {
             })
             .collect();
         let nobody = (0, 0, 0);
-        assert_eq!(found, [
-            ("run.sh".to_owned(), 0o755, "#!/bin/sh\n".to_owned(), nobody),
-            (long.clone(), 0o644, "deep".to_owned(), nobody),
-            ("empty".to_owned(), 0o755, String::new(), nobody),
-        ]);
+        assert_eq!(
+            found,
+            [
+                ("run.sh".to_owned(), 0o755, "#!/bin/sh\n".to_owned(), nobody),
+                (long.clone(), 0o644, "deep".to_owned(), nobody),
+                ("empty".to_owned(), 0o755, String::new(), nobody),
+            ]
+        );
         assert_eq!(archive(entries()).await.unwrap().concat(), bytes, "equal contexts make equal archives");
     }
 

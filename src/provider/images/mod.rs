@@ -20,7 +20,7 @@ use crate::config::{Build, ImageSource, RealFiles, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Is told what happens, in lines for a user.
-pub type Progress = dyn Fn(&str) + Send + Sync;
+pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
 
 /// Part of every hash: another way of making snapshots is another snapshot.
 const VERSION: &str = "inspect-daytona 1";
@@ -72,7 +72,7 @@ impl Images {
         client: &Client,
         plan: &SandboxPlan,
         fresh: bool,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<Prepared> {
         let image = match &plan.service.image {
             ImageSource::Default => return Ok(Prepared::Default),
@@ -111,7 +111,7 @@ impl Images {
         client: &Client,
         request: &CreateSnapshot,
         entries: Vec<ContextEntry>,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<()> {
         let lock = entry(&self.0.snapshots, &request.name);
         let mut made = lock.lock().await;
@@ -163,11 +163,13 @@ async fn upload(
     client: &Client,
     build: &BuildInfo,
     entries: Vec<ContextEntry>,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<()> {
     let Some(hash) = build.context_hashes.first() else { return Ok(()) };
     let storage = client.object_storage().await.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => error.with_hint("Builds that read files need a server with an object storage"),
+        ErrorKind::Unsupported => {
+            error.with_hint("Builds that read files need a server with an object storage")
+        }
         _ => error,
     })?;
     if storage.has(hash).await? {
@@ -180,7 +182,11 @@ async fn upload(
         // every tenth, so that a log stays short
         let tenth = (arrived * 10).checked_div(length).unwrap_or(10).min(10);
         if shown.swap(tenth, std::sync::atomic::Ordering::Relaxed) != tenth {
-            progress(&format!("Uploading the build context: {} of {}", megabytes(arrived), megabytes(length)));
+            progress(&format!(
+                "Uploading the build context: {} of {}",
+                megabytes(arrived),
+                megabytes(length)
+            ));
         }
     };
     storage.upload(hash, archive::pieces(entries), &report).await
@@ -194,8 +200,11 @@ fn megabytes(bytes: u64) -> String {
 fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Result<CreateSnapshot> {
     let gpu_type = match resources.gpu_types.as_slice() {
         [_, _, ..] => {
-            return Err(Error::new(ErrorKind::InvalidConfig, "an image that is prepared takes one `gpu_type`, not several")
-                .with_hint("Name one, or set `prepare: false` in x-daytona to build with each sandbox"));
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "an image that is prepared takes one `gpu_type`, not several",
+            )
+            .with_hint("Name one, or set `prepare: false` in x-daytona to build with each sandbox"));
         }
         types => types.to_vec(),
     };
@@ -231,7 +240,9 @@ async fn recipe(image: &ImageSource) -> Result<Recipe> {
             let build = build.clone();
             // a context may be large, and its files are read for the hash
             let read = tokio::task::spawn_blocking(move || of_build(&build)).await;
-            read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "reading the build context broke off")))
+            read.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Unexpected, "reading the build context broke off"))
+            })
         }
         ImageSource::Default | ImageSource::Snapshot(_) => Ok(Recipe::default()),
     }
@@ -278,7 +289,8 @@ fn of_build(build: &Build) -> Result<Recipe> {
         notes.push(format!("links to directories cannot be sent to the platform and are left out: {links}"));
     }
     // an archive of nothing makes some servers say that the Dockerfile is empty
-    let context_hashes = if context.entries.is_empty() { Vec::new() } else { context.hash.into_iter().collect() };
+    let context_hashes =
+        if context.entries.is_empty() { Vec::new() } else { context.hash.into_iter().collect() };
     let build = BuildInfo { dockerfile_content: context.dockerfile, context_hashes, ..BuildInfo::default() };
     Ok(Recipe { build: Some(build), entries: context.entries, notes, ..Recipe::default() })
 }
@@ -298,7 +310,11 @@ mod tests {
         let first = name("python:3.12", &none, None);
         assert_eq!(first, name("python:3.12", &none, None));
         assert!(first.strip_prefix("inspect-").is_some_and(|hash| hash.len() == 32), "{first}");
-        for other in [name("python:3.13", &none, None), name("python:3.12", &large, None), name("python:3.12", &none, Some("eu"))] {
+        for other in [
+            name("python:3.13", &none, None),
+            name("python:3.12", &large, None),
+            name("python:3.12", &none, Some("eu")),
+        ] {
             assert_ne!(first, other);
         }
     }
@@ -319,7 +335,11 @@ mod tests {
 
     #[test]
     fn several_gpu_types_need_a_build_with_each_sandbox() {
-        let resources = Resources { gpu: Some(1), gpu_types: vec!["a".to_owned(), "b".to_owned()], ..Resources::default() };
+        let resources = Resources {
+            gpu: Some(1),
+            gpu_types: vec!["a".to_owned(), "b".to_owned()],
+            ..Resources::default()
+        };
         let error = request(&of_image("a:1").unwrap(), &resources, None).unwrap_err();
         assert!(error.to_string().contains("prepare: false"), "{error}");
     }

@@ -24,7 +24,7 @@ const LOG_TAIL: (usize, usize) = (30, 4000);
 struct Ensuring<'a> {
     client: &'a Client,
     request: &'a CreateSnapshot,
-    progress: &'a Progress,
+    progress: &'a Progress<'a>,
     /// Whether a failed snapshot of earlier was deleted, which is done once.
     replaced: bool,
     /// Whether this call made it, so that its failure is the answer.
@@ -43,7 +43,7 @@ struct Ensuring<'a> {
 ///
 /// [`ErrorKind::BuildFailed`] with the end of the build's log; what keeps the snapshot from being used; whatever keeps
 /// the server from answering.
-pub(super) async fn ensure(client: &Client, request: &CreateSnapshot, progress: &Progress) -> Result<()> {
+pub(super) async fn ensure(client: &Client, request: &CreateSnapshot, progress: &Progress<'_>) -> Result<()> {
     let began = Instant::now();
     let mut wait = WAIT.0;
     let mut ensuring = Ensuring {
@@ -63,8 +63,11 @@ pub(super) async fn ensure(client: &Client, request: &CreateSnapshot, progress: 
         }
         if began.elapsed() > PATIENCE {
             let state = ensuring.state.map_or("invisible", word);
-            let message =
-                format!("the snapshot {} was still {state} after {} minutes", request.name, PATIENCE.as_secs() / 60);
+            let message = format!(
+                "the snapshot {} was still {state} after {} minutes",
+                request.name,
+                PATIENCE.as_secs() / 60
+            );
             return Err(Error::new(ErrorKind::DeadlineExceeded, message));
         }
         sleep(wait).await;
@@ -122,7 +125,8 @@ impl Ensuring<'_> {
     async fn activate(&mut self, snapshot: &Snapshot) -> Result<()> {
         let Err(error) = self.client.snapshots().activate(&snapshot.id).await else { return Ok(()) };
         // another process may have activated it, or it may be too early
-        let passing = matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Conflict | ErrorKind::NotFound);
+        let passing =
+            matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Conflict | ErrorKind::NotFound);
         let since = *self.activating.get_or_insert_with(Instant::now);
         if passing && since.elapsed() < ACTIVATION { Ok(()) } else { Err(error) }
     }
@@ -145,7 +149,8 @@ impl Ensuring<'_> {
     }
 
     async fn explain(&self, snapshot: &Snapshot) -> Error {
-        let reason = snapshot.error_reason.clone().unwrap_or_else(|| "the platform gives no reason".to_owned());
+        let reason =
+            snapshot.error_reason.clone().unwrap_or_else(|| "the platform gives no reason".to_owned());
         let log = if snapshot.build_info.is_some() || self.request.build_info.is_some() {
             self.client.snapshots().build_log(&snapshot.id).await.map(|log| tail(&log)).unwrap_or_default()
         } else {

@@ -4,7 +4,12 @@
 
 mod files;
 mod fixture;
+mod images;
 mod leaks;
 mod once;
 mod round_trips;
 mod sandboxes;
+#[path = "../client/server.rs"]
+#[allow(dead_code, reason = "shared with the tests of the client, which use all of it")]
+mod scripted;
+mod service;

@@ -1,0 +1,214 @@
+//! What a single service asks for, in real sandboxes.
+
+use std::time::{Duration, Instant};
+
+use inspect_daytona::ErrorKind;
+use inspect_daytona::local::control::LocalOptions;
+use inspect_daytona::provider::{Command, Sandbox, Settings};
+use serde_json::{Value, json};
+
+use super::fixture::{Fixture, LIMIT, command, name, output, shell, until};
+
+pub(crate) const IMAGE: &str = "python:3.12";
+
+/// A server that has an image.
+pub(crate) async fn server() -> Fixture {
+    let images = ("INSPECT_DAYTONA_LOCAL_IMAGES".to_owned(), format!("{IMAGE}=host"));
+    Fixture::with(LocalOptions::from_variables([images]).unwrap()).await
+}
+
+/// Settings of a compose file with this one service.
+pub(crate) fn settings(service: &Value, settings: &Value) -> inspect_daytona::Result<Settings> {
+    let model = json!({"services": {"default": service}, "x-daytona": settings});
+    Settings::from_json(&json!({"source": {"model": model}, "directory": "/"}).to_string())
+}
+
+async fn sandbox(fixture: &Fixture, service: Value) -> inspect_daytona::Result<Sandbox> {
+    fixture.run.create(name(), settings(&service, &json!({}))?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relative_paths_start_at_the_working_directory_which_is_made() {
+    let fixture = server().await;
+    let service = json!({"image": IMAGE, "working_dir": "/tmp/work dir/deep"});
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert_eq!(output(&sandbox, "pwd").await, "/tmp/work dir/deep\n");
+    sandbox.write_file("a/b.txt", "hello".into()).await.unwrap();
+    assert_eq!(output(&sandbox, "cat a/b.txt").await, "hello");
+    assert_eq!(sandbox.read_file("a/b.txt", 100).await.unwrap(), "hello");
+    let outcome = sandbox.exec(Command { cwd: Some("a".to_owned()), ..command(&["pwd"]) }).await.unwrap();
+    assert_eq!(outcome.stdout, "/tmp/work dir/deep/a\n");
+    let outcome = sandbox.exec(Command { cwd: Some("/".to_owned()), ..command(&["pwd"]) }).await.unwrap();
+    assert_eq!(outcome.stdout, "/\n");
+    let error = sandbox.read_file("missing", 100).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::FileNotFound, "missing"),
+        "named as the caller did"
+    );
+    let error = sandbox.write_file("a", "x".into()).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::IsADirectory, "a"));
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_directory_that_cannot_be_made_is_an_error_and_the_sandbox_is_deleted() {
+    let fixture = server().await;
+    let error = sandbox(&fixture, json!({"image": IMAGE, "working_dir": "/etc/passwd/x"})).await.unwrap_err();
+    assert!(error.to_string().contains("/etc/passwd/x cannot be made (working_dir)"), "{error}");
+    assert_eq!(fixture.run.counts().deleted, 1);
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_reaches_commands_and_the_user_runs_them() {
+    let fixture = server().await;
+    let service =
+        json!({"image": IMAGE, "environment": {"GREETING": "a b"}, "user": "nobody", "working_dir": "/tmp"});
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert_eq!(output(&sandbox, "id -un; echo $GREETING; pwd").await, "nobody\na b\n/tmp\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_directory_that_only_root_can_make_belongs_to_whom_commands_run_as_by_default() {
+    let fixture = server().await;
+    let sandbox = sandbox(&fixture, json!({"image": IMAGE, "working_dir": "/opt/new/place"})).await.unwrap();
+    assert_eq!(
+        output(&sandbox, "echo x > file && cat file && [ \"$(stat -c %u .)\" = \"$(id -u)\" ]").await,
+        "x\n"
+    );
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_names_are_known_inside() {
+    let fixture = server().await;
+    let service = json!({"image": IMAGE, "extra_hosts": ["db:10.1.2.3"]});
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert!(output(&sandbox, "cat /etc/hosts").await.contains("10.1.2.3\tdb\n"));
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_once_in_the_background_with_the_service_user_directory_and_environment() {
+    let fixture = server().await;
+    let service = json!({
+        "image": IMAGE, "user": "nobody", "working_dir": "/tmp", "environment": {"WORD": "hello"},
+        "entrypoint": ["/bin/sh", "-c"],
+        "command": ["echo $WORD $(id -un) $(pwd) >> started; exec sleep 1000"],
+    });
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    until("the command has begun", async || {
+        sandbox.exec(shell("cat /tmp/started")).await.unwrap().stdout == "hello nobody /tmp\n"
+    })
+    .await;
+    assert_eq!(output(&sandbox, "pgrep -cx sleep").await, "1\n", "it goes on");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_ends_at_once_leaves_the_sandbox_usable() {
+    let fixture = server().await;
+    for line in [json!(["/bin/sh", "-c", "exit 3"]), json!(["/no/such/program"])] {
+        let sandbox = sandbox(&fixture, json!({"image": IMAGE, "command": line})).await.unwrap();
+        assert_eq!(output(&sandbox, "echo usable").await, "usable\n");
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_awaited() {
+    let fixture = server().await;
+    let service = json!({
+        "image": IMAGE, "working_dir": "/tmp",
+        "command": ["/bin/sh", "-c", "sleep 1; touch /tmp/ready; sleep 1000"],
+        "healthcheck": {"test": ["CMD", "test", "-e", "ready"], "interval": "100ms", "retries": 100},
+    });
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert_eq!(output(&sandbox, "ls /tmp/ready").await, "/tmp/ready\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unhealthy_service_is_an_error_with_its_words_and_the_sandbox_is_deleted() {
+    let fixture = server().await;
+    let service = json!({
+        "image": IMAGE,
+        "command": ["/bin/sh", "-c", "echo out of luck; exit 5"],
+        "healthcheck": {"test": "echo not yet; exit 1", "interval": "50ms", "retries": 2},
+    });
+    let error = sandbox(&fixture, service).await.unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::CreationFailed);
+    assert!(text.contains("did not become healthy") && text.contains("said: not yet"), "{text}");
+    assert!(text.contains("ended with status 5 and said: out of luck"), "{text}");
+    assert_eq!(fixture.run.counts().deleted, 1);
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_within_the_start_period_do_not_count() {
+    let fixture = server().await;
+    let service = json!({
+        "image": IMAGE,
+        "healthcheck": {
+            "test": "echo x >> /tmp/checks; test $(wc -l < /tmp/checks) -ge 6",
+            "interval": "50ms", "retries": 1, "start_period": "60s", "start_interval": "50ms",
+        },
+    });
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert_eq!(output(&sandbox, "wc -l < /tmp/checks").await.trim(), "6");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthcheck_ends_when_the_sample_is_given_up() {
+    let fixture = server().await;
+    let service = json!({"image": IMAGE, "healthcheck": {"test": "false", "interval": "1h"}});
+    let settings = settings(&service, &json!({})).unwrap();
+    let name = name();
+    let creation = tokio::spawn({
+        let (run, name) = (fixture.run.clone(), name.clone());
+        async move { run.create(name, settings).await.map(drop) }
+    });
+    until("the first check was made", async || {
+        fixture.requests().await.iter().any(|(route, _)| route.contains("process/execute"))
+    })
+    .await;
+    let began = Instant::now();
+    fixture.run.abandon(&name);
+    let error = tokio::time::timeout(LIMIT, creation).await.expect("it ends").unwrap().unwrap_err();
+    assert!(error.to_string().contains("cancelled"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(60));
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_holds_in_the_sandbox_or_the_sandbox_is_refused() {
+    let fixture = server().await;
+    let service = json!({"image": IMAGE, "tmpfs": ["/mnt:size=1m"], "hostname": "box"});
+    match sandbox(&fixture, service).await {
+        Ok(sandbox) => {
+            assert!(output(&sandbox, "grep ' /mnt ' /proc/mounts").await.contains("tmpfs"));
+            assert_eq!(output(&sandbox, "cat /proc/sys/kernel/hostname").await, "box\n");
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains("hostname") || error.to_string().contains("tmpfs"), "{error}");
+        }
+    }
+    fixture.finish().await;
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_by_name() {
+    let error = settings(&json!({"image": IMAGE, "ulimits": {"nofile": 10}}), &json!({})).unwrap_err();
+    assert!(error.to_string().contains("ulimits"), "{error}");
+    let request = json!({"source": {"settings": {"resources": {"cpu": 2}}}, "directory": "/"}).to_string();
+    let error = Settings::from_json(&request).unwrap_err();
+    assert!(error.to_string().contains("resources without an image"), "{error}");
+    let model = json!({"services": {"a": {"image": "a:1"}, "b": {"image": "b:1"}}});
+    let request = json!({"source": {"model": model}, "directory": "/"}).to_string();
+    assert!(Settings::from_json(&request).unwrap_err().to_string().contains("more than one service"));
+}
