@@ -12,11 +12,12 @@ pub struct SandboxSpec {
     pub id: String,
     /// Host name inside.
     pub hostname: String,
-    /// The user that the toolbox and commands run as. Default images: `daytona`, with passwordless sudo.
+    /// The user that the toolbox and commands run as, by name or number, optionally with `:group`. Default images:
+    /// `daytona`, with passwordless sudo.
     pub user: String,
     /// Environment of the toolbox, and so of every command, beside what an image sets.
     pub env: BTreeMap<String, String>,
-    /// Working directory of the toolbox; the user's home where absent.
+    /// Working directory of the toolbox, made if it is missing; the user's home where absent.
     pub work_dir: Option<PathBuf>,
     /// What the sandbox sees as `/`.
     pub root: RootFs,

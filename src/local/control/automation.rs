@@ -140,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::api::sandbox::{DesiredState, Sandbox};
+    use crate::local::control::images::{Image, Source};
     use crate::local::spec::RootFs;
 
     fn record(state: SandboxState, desired: DesiredState) -> Record {
@@ -149,7 +150,8 @@ mod tests {
             auto_delete_interval: Some(-1),
             ..Sandbox::default()
         };
-        let mut record = Record::new(sandbox, RootFs::Host, SystemTime::UNIX_EPOCH);
+        let source = Source::Ready(Image::plain(RootFs::Host));
+        let mut record = Record::new(sandbox, source, SystemTime::UNIX_EPOCH);
         (record.state, record.desired) = (state, desired);
         record
     }

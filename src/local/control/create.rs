@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::{ApiError, ApiResult};
+use super::images::{Build, Source};
 use super::options::Resources;
 use super::record::Record;
 use super::state::{Control, Store, uuid};
-use super::validate;
+use super::{timestamp, validate};
 use crate::api::sandbox::{CreateSandbox, Sandbox, SandboxState};
-use crate::local::spec::RootFs;
+use crate::api::snapshot::BuildInfo;
 
 /// The only region, by id and name.
 pub(super) const REGION: &str = "local";
@@ -31,7 +32,7 @@ struct Unsupported {
 }
 
 impl Control {
-    /// Creates a sandbox and waits for its start.
+    /// Creates a sandbox and waits for its start; one that has to be built is answered at once.
     pub(super) async fn create(&self, body: serde_json::Value) -> ApiResult<Sandbox> {
         if *self.closing.borrow() {
             return Err(ApiError::unavailable("Local Daytona is shutting down"));
@@ -41,17 +42,22 @@ impl Control {
         let request = CreateSandbox::deserialize(&body).map_err(invalid)?;
         refuse_unsupported(&unsupported, &request)?;
         check(&request)?;
+        let building = request.build_info.is_some();
         let id = self.insert(request)?;
+        let view = self.with(&id, |record, _| Ok(record.view()))?;
         self.spawn(self.clone().bring_up(id.clone(), SandboxState::Creating));
         self.reschedule.notify_one();
-        self.wait_for_start(&id).await
+        if building { Ok(view) } else { self.wait_for_start(&id).await }
     }
 
     /// Stores an accepted sandbox under a name that is free.
     fn insert(&self, request: CreateSandbox) -> ApiResult<String> {
         let now = self.now();
         let mut store = self.store();
-        let (snapshot, root, resources) = store.snapshots.take(request.snapshot.as_deref(), now)?;
+        let (snapshot, source, resources) = match &request.build_info {
+            Some(build) => self.of_build(build, &request)?,
+            None => store.snapshots.take(request.snapshot.as_deref(), now)?,
+        };
         let requested = [resources.cpu, resources.memory, resources.disk].map(i64::from);
         self.options.quota.check_one(requested)?;
         self.options.quota.check_total(store.sandboxes.values(), requested)?;
@@ -62,7 +68,8 @@ impl Control {
         }
         let ttl = request.ttl_minutes.filter(|minutes| *minutes > 0);
         let sandbox = self.describe(&id, name.clone(), snapshot, resources, request);
-        let mut record = Record::new(sandbox, root, now);
+        let mut record = Record::new(sandbox, source, now);
+        self.board(&mut record, now);
         record.destroy_at = ttl.map(|minutes| now + minutes_to_duration(minutes));
         let Store { sandboxes, names, created, .. } = &mut *store;
         *created += 1;
@@ -71,11 +78,24 @@ impl Control {
         Ok(id)
     }
 
+    /// What a declarative build gives to a sandbox.
+    fn of_build(&self, build: &BuildInfo, request: &CreateSandbox) -> ApiResult<Taken> {
+        let default = self.options.resources;
+        let or = |asked: Option<u32>, default: u32| asked.filter(|asked| *asked > 0).unwrap_or(default);
+        let resources = Resources {
+            cpu: or(request.cpu, default.cpu),
+            memory: or(request.memory, default.memory),
+            disk: or(request.disk, default.disk),
+        };
+        validate::build(build)?;
+        Ok((None, Source::Build(Build::new(build)), resources))
+    }
+
     fn describe(
         &self,
         id: &str,
         name: String,
-        snapshot: String,
+        snapshot: Option<String>,
         resources: Resources,
         request: CreateSandbox,
     ) -> Sandbox {
@@ -88,7 +108,8 @@ impl Control {
             id: id.to_owned(),
             organization_id: self.organization.clone(),
             name,
-            snapshot: Some(snapshot),
+            snapshot,
+            build_info: request.build_info.map(|build| described(build, self.now())),
             user: request.user.filter(|user| !user.is_empty()).unwrap_or_else(|| "daytona".to_owned()),
             env: request.env,
             labels: request.labels,
@@ -136,12 +157,10 @@ fn check(request: &CreateSandbox) -> ApiResult<()> {
         if request.snapshot.as_ref().is_some_and(|snapshot| !snapshot.is_empty()) {
             return Err(ApiError::bad_request("Cannot specify a snapshot when using a build info entry"));
         }
-        return Err(ApiError::bad_request(
-            "Local Daytona does not build images: map the image's name to a root file system with \
-             INSPECT_DAYTONA_LOCAL_IMAGES and create the sandbox from the snapshot of that name",
-        ));
-    }
-    if [request.cpu, request.memory, request.disk, request.gpu].iter().any(Option::is_some) {
+        if request.gpu.is_some_and(|gpu| gpu > 0) {
+            return Err(ApiError::bad_request("No runners available with a GPU"));
+        }
+    } else if [request.cpu, request.memory, request.disk, request.gpu].iter().any(Option::is_some) {
         return Err(ApiError::bad_request("Cannot specify Sandbox resources when using a snapshot"));
     }
     if request.gpu_type.is_some() {
@@ -178,5 +197,15 @@ pub(super) fn minutes_to_duration(minutes: i64) -> Duration {
     Duration::from_secs(u64::try_from(minutes).unwrap_or(0) * 60)
 }
 
-/// What a snapshot gives to a sandbox: its name, its root, its size.
-pub(super) type Taken = (String, RootFs, Resources);
+/// What a snapshot or a build gives to a sandbox: the snapshot's name, its root, its size.
+pub(super) type Taken = (Option<String>, Source, Resources);
+
+/// A build as answers show it.
+pub(super) fn described(build: BuildInfo, now: std::time::SystemTime) -> BuildInfo {
+    BuildInfo {
+        created_at: Some(timestamp::format(now)),
+        updated_at: Some(timestamp::format(now)),
+        snapshot_ref: Some(Build::new(&build).reference),
+        ..build
+    }
+}

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::error::{ApiError, ApiResult};
+use super::images::Source;
 use super::record::Record;
 use super::state::{Control, closed, token};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::{Exit, Running};
-use crate::local::spec::{RootFs, Limits, SandboxSpec};
+use crate::local::spec::{Limits, RootFs, SandboxSpec};
 
 /// How long create, start and recover hold the answer back for the sandbox to start.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -116,7 +117,8 @@ impl Control {
             let now = self.now();
             let mut store = self.store();
             let record = store.find(key).ok_or_else(|| ApiError::no_sandbox(key))?;
-            if record.is_pending() {
+            // what waits to be built has nothing yet that could be in the way
+            if record.is_pending() && record.state != SandboxState::PendingBuild {
                 return Err(ApiError::busy());
             }
             let id = record.sandbox.id.clone();
@@ -180,6 +182,9 @@ impl Control {
 
     /// Starts the sandbox with the engine; the goal has been set.
     pub(super) async fn bring_up(self, id: String, first: SandboxState) {
+        if !self.prepare(&id).await {
+            return;
+        }
         let prepared = self.with(&id, |record, now| {
             record.enter(first, now);
             record.run += 1;
@@ -313,10 +318,16 @@ impl Control {
 
     fn spec(&self, record: &Record) -> SandboxSpec {
         let sandbox = &record.sandbox;
-        let mut env = sandbox.env.clone();
+        let image = match &record.source {
+            Source::Ready(image) => Some(image),
+            _ => None,
+        };
+        let mut env = image.map(|image| image.env.clone()).unwrap_or_default();
+        env.extend(sandbox.env.clone());
+        let built = sandbox.build_info.as_ref().and_then(|build| build.snapshot_ref.as_ref());
         for (name, value) in [
             ("DAYTONA_SANDBOX_ID", Some(&sandbox.id)),
-            ("DAYTONA_SANDBOX_SNAPSHOT", sandbox.snapshot.as_ref()),
+            ("DAYTONA_SANDBOX_SNAPSHOT", sandbox.snapshot.as_ref().or(built)),
             ("DAYTONA_SANDBOX_USER", Some(&sandbox.user)),
             ("DAYTONA_ORGANIZATION_ID", Some(&sandbox.organization_id)),
             ("DAYTONA_REGION_ID", Some(&sandbox.target)),
@@ -328,10 +339,11 @@ impl Control {
         SandboxSpec {
             id: sandbox.id.clone(),
             hostname: sandbox.id.clone(),
-            user: image_user(&record.root).to_owned(),
+            // as at Daytona, a sandbox's own `user` is no more than the variable
+            user: image.map_or_else(|| "root".to_owned(), |image| image.user.clone()),
             env,
-            work_dir: None,
-            root: record.root.clone(),
+            work_dir: image.and_then(|image| image.work_dir.clone()),
+            root: image.map_or_else(RootFs::default, |image| image.root.clone()),
             network: record.network(),
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),
@@ -340,16 +352,6 @@ impl Control {
             },
             directory: self.directory.join(&sandbox.id),
         }
-    }
-}
-
-/// Who the toolbox, and so a command, runs as: the image's user. As at Daytona, a sandbox's own `user` is no more than
-/// the variable `DAYTONA_SANDBOX_USER`.
-fn image_user(root: &RootFs) -> &'static str {
-    match root {
-        RootFs::Host => "daytona",
-        // a plain image's; nothing in a directory says otherwise
-        RootFs::Directory(_) => "root",
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`handlers`]: the routes; [`extract`], [`validate`], [`list`] serve them
 //! - [`proxy`], [`preview`]: the way into sandboxes
 //! - [`create`], [`lifecycle`], [`resize`], [`automation`]: what happens to sandboxes
+//! - [`storage`], [`builds`], [`images`]: build contexts, what is built of them, and where root file systems come from
 //! - [`state`], [`record`], [`snapshots`], [`access`], [`quota`]: what is stored
 //! - [`options`], [`clock`], [`faults`]: what a user of the library gives
 #![expect(rustdoc::private_intra_doc_links, reason = "the map is for readers of the source")]
@@ -18,6 +19,7 @@
 mod access;
 mod auth;
 mod automation;
+mod builds;
 mod clock;
 mod connection;
 mod create;
@@ -25,6 +27,7 @@ mod error;
 mod extract;
 mod faults;
 mod handlers;
+mod images;
 mod inject;
 mod lifecycle;
 mod list;
@@ -38,12 +41,13 @@ mod resize;
 mod server;
 mod snapshots;
 mod state;
+mod storage;
 mod throttle;
 mod timestamp;
 mod validate;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use faults::{Fault, FaultRule, QuotaResource};
-pub use options::{LocalOptions, Quota, RateLimits, Resources};
+pub use options::{DockerChoice, ImageSource, LocalOptions, Quota, RateLimits, Resources};
 pub use server::{ControlPlane, LocalServer, app, serve};
 pub use state::Statistics;

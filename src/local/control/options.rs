@@ -8,7 +8,8 @@
 //! | `INSPECT_DAYTONA_LOCAL_API_KEY` | the key that clients must send | random |
 //! | `INSPECT_DAYTONA_LOCAL_ENGINE` | `auto` (the strongest isolation that works here) or `process` (none to speak of) | `auto` |
 //! | `INSPECT_DAYTONA_LOCAL_DIRECTORY` | below which directory sandboxes keep their files | in the user's data directory |
-//! | `INSPECT_DAYTONA_LOCAL_IMAGES` | `name=directory` or `name=host`, comma-separated: root file systems by image name | none |
+//! | `INSPECT_DAYTONA_LOCAL_IMAGES` | `name=directory`, `name=file.tar[.gz]` or `name=host`, comma-separated: root file systems by image name | none |
+//! | `INSPECT_DAYTONA_LOCAL_DOCKER` | `auto` (a Docker Engine that answers serves other images and Dockerfiles) or `off` | `auto` |
 //! | `INSPECT_DAYTONA_LOCAL_CPU` | cores of a sandbox from a snapshot that says nothing | `1` |
 //! | `INSPECT_DAYTONA_LOCAL_MEMORY` | its memory in GiB | `1` |
 //! | `INSPECT_DAYTONA_LOCAL_DISK` | its disk in GiB | `3` |
@@ -30,7 +31,6 @@ use secrecy::SecretString;
 use super::faults::FaultRule;
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::engine::EngineChoice;
-use crate::local::spec::RootFs;
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "INSPECT_DAYTONA_LOCAL_";
@@ -51,7 +51,9 @@ pub struct LocalOptions {
     /// Below which directory sandboxes keep their files; see [`crate::local::engine::StateDirectory::open`].
     pub directory: Option<PathBuf>,
     /// Root file systems by image name. Each is a general snapshot as well.
-    pub images: BTreeMap<String, RootFs>,
+    pub images: BTreeMap<String, ImageSource>,
+    /// Whether a Docker Engine is used for other images and for Dockerfiles.
+    pub docker: DockerChoice,
     /// Resources of a sandbox whose snapshot says nothing.
     pub resources: Resources,
     /// Processes per sandbox.
@@ -62,6 +64,27 @@ pub struct LocalOptions {
     pub rate_limits: RateLimits,
     /// Faults that are in force from the beginning.
     pub faults: Vec<FaultRule>,
+}
+
+/// The root file system of a mapped image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// This machine's own system directories.
+    Host,
+    /// A directory that holds a root file system.
+    Directory(PathBuf),
+    /// A tar archive of a root file system, gzipped or not; unpacked when it is first needed.
+    Archive(PathBuf),
+}
+
+/// Whether a Docker Engine is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DockerChoice {
+    /// If one answers when it is needed.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Size of a sandbox.
@@ -113,6 +136,7 @@ impl Default for LocalOptions {
             engine: EngineChoice::Auto,
             directory: None,
             images: BTreeMap::new(),
+            docker: DockerChoice::Auto,
             resources: Resources { cpu: 1, memory: 1, disk: 3 },
             // enough for any build, and a fork bomb stays the sandbox's own problem
             pids: Some(4096),
@@ -163,6 +187,7 @@ impl LocalOptions {
             "ENGINE" => self.engine = engine(value)?,
             "DIRECTORY" => self.directory = Some(absolute(value)?),
             "IMAGES" => self.images = images(value)?,
+            "DOCKER" => self.docker = docker(value)?,
             "CPU" => self.resources.cpu = positive(value)?,
             "MEMORY" => self.resources.memory = positive(value)?,
             "DISK" => self.resources.disk = positive(value)?,
@@ -221,24 +246,35 @@ fn engine(value: &str) -> Result<EngineChoice, String> {
     }
 }
 
+fn docker(value: &str) -> Result<DockerChoice, String> {
+    match value {
+        "auto" => Ok(DockerChoice::Auto),
+        "off" => Ok(DockerChoice::Off),
+        _ => Err(format!("expected `auto` or `off`, got {value:?}")),
+    }
+}
+
 fn absolute(value: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(value);
     if path.is_absolute() { Ok(path) } else { Err(format!("expected an absolute path, got {value:?}")) }
 }
 
-fn images(value: &str) -> Result<BTreeMap<String, RootFs>, String> {
+fn images(value: &str) -> Result<BTreeMap<String, ImageSource>, String> {
     let mut images = BTreeMap::new();
     for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (name, target) =
-            entry.split_once('=').ok_or_else(|| format!("expected name=directory, got {entry:?}"))?;
+            entry.split_once('=').ok_or_else(|| format!("expected name=path, got {entry:?}"))?;
         let root = match target {
-            "host" => RootFs::Host,
-            directory => {
-                let directory = absolute(directory)?;
-                if !directory.is_dir() {
-                    return Err(format!("{} is not a directory", directory.display()));
+            "host" => ImageSource::Host,
+            path => {
+                let path = absolute(path)?;
+                if path.is_dir() {
+                    ImageSource::Directory(path)
+                } else if path.is_file() {
+                    ImageSource::Archive(path)
+                } else {
+                    return Err(format!("{} is neither a directory nor a file", path.display()));
                 }
-                RootFs::Directory(directory)
             }
         };
         if name.is_empty() || images.insert(name.to_owned(), root).is_some() {
@@ -289,7 +325,8 @@ mod tests {
         let options = options(&[
             ("HOST", "::1"),
             ("PORT", "4000"),
-            ("IMAGES", "python:3.12=host, debian:12=/usr"),
+            ("IMAGES", "python:3.12=host, debian:12=/usr,alpine:3=/etc/passwd"),
+            ("DOCKER", "off"),
             ("CPU", "2"),
             ("ENGINE", "process"),
             ("PIDS", "0"),
@@ -300,8 +337,10 @@ mod tests {
         .unwrap();
         assert_eq!(options.host.to_string(), "::1");
         assert_eq!((options.port, options.engine), (4000, EngineChoice::Process));
-        assert_eq!(options.images["python:3.12"], RootFs::Host);
-        assert_eq!(options.images["debian:12"], RootFs::Directory("/usr".into()));
+        assert_eq!(options.images["python:3.12"], ImageSource::Host);
+        assert_eq!(options.images["debian:12"], ImageSource::Directory("/usr".into()));
+        assert_eq!(options.images["alpine:3"], ImageSource::Archive("/etc/passwd".into()));
+        assert_eq!(options.docker, DockerChoice::Off);
         assert_eq!((options.resources.cpu, options.pids, options.quota.total_disk), (2, None, Some(30)));
         assert_eq!(options.rate_limits, RateLimits { general: 5, create: 6, lifecycle: 7 });
         assert_eq!(options.faults.len(), 1);
@@ -319,6 +358,7 @@ mod tests {
             ("RATE_LIMIT", "1,2"),
             ("FAULTS", "{"),
             ("ENGINE", "strongest"),
+            ("DOCKER", "yes"),
             ("COLOUR", "blue"),
         ] {
             let error = options(&[(name, value)]).unwrap_err();

@@ -1,13 +1,15 @@
 //! A sandbox as the control plane stores it: the state it is in, the state it is to be in, and what runs.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use super::images::{Flight, Source};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::Running;
-use crate::local::spec::{Network, RootFs};
+use crate::local::spec::Network;
 
 /// A stored sandbox.
 #[derive(Debug)]
@@ -23,8 +25,10 @@ pub(super) struct Record {
     pub(super) last_activity_at: SystemTime,
     /// When its time-to-live ends.
     pub(super) destroy_at: Option<SystemTime>,
-    /// What it sees as `/`.
-    pub(super) root: RootFs,
+    /// What it sees as `/`; ready from its first start on.
+    pub(super) source: Source,
+    /// The preparation of its root file system, if there was one.
+    pub(super) preparation: Option<Arc<Flight>>,
     /// The engine's handle, from the end of a start to the beginning of the next one.
     pub(super) running: Option<Running>,
     /// Counts starts, so that the end of an earlier run is not taken for the end of this one.
@@ -39,7 +43,7 @@ pub(super) struct Record {
 
 impl Record {
     /// A sandbox that was accepted and not begun.
-    pub(super) fn new(sandbox: Sandbox, root: RootFs, now: SystemTime) -> Self {
+    pub(super) fn new(sandbox: Sandbox, source: Source, now: SystemTime) -> Self {
         Self {
             sandbox,
             state: SandboxState::Unknown,
@@ -48,7 +52,8 @@ impl Record {
             updated_at: now,
             last_activity_at: now,
             destroy_at: None,
-            root,
+            source,
+            preparation: None,
             running: None,
             run: 0,
             preview_token: String::new(),
@@ -76,6 +81,12 @@ impl Record {
     pub(super) fn fail(&mut self, reason: String, now: SystemTime) {
         self.sandbox.error_reason = Some(reason);
         self.enter(SandboxState::Error, now);
+    }
+
+    /// Enters `build_failed`: there will be no root file system.
+    pub(super) fn fail_build(&mut self, reason: String, now: SystemTime) {
+        self.sandbox.error_reason = Some(reason);
+        self.enter(SandboxState::BuildFailed, now);
     }
 
     /// Whether a transition is under way.
@@ -154,6 +165,12 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::control::images::Image;
+    use crate::local::spec::RootFs;
+
+    fn source() -> Source {
+        Source::Ready(Image::plain(RootFs::Host))
+    }
 
     #[test]
     fn the_reported_state_follows_from_state_and_goal() {
@@ -171,7 +188,7 @@ mod tests {
             (S::Archived, D::Archived, S::Archived, false),
             (S::Error, D::Destroyed, S::Error, false),
         ] {
-            let mut record = Record::new(Sandbox::default(), RootFs::Host, SystemTime::UNIX_EPOCH);
+            let mut record = Record::new(Sandbox::default(), source(), SystemTime::UNIX_EPOCH);
             (record.state, record.desired) = (stored, desired);
             assert_eq!(
                 (record.reported(), record.is_pending()),
@@ -183,7 +200,7 @@ mod tests {
 
     #[test]
     fn an_errored_sandbox_that_is_being_deleted_is_hidden() {
-        let mut record = Record::new(Sandbox::default(), RootFs::Host, SystemTime::UNIX_EPOCH);
+        let mut record = Record::new(Sandbox::default(), source(), SystemTime::UNIX_EPOCH);
         record.fail("no memory".to_owned(), SystemTime::UNIX_EPOCH);
         assert!(!record.is_hidden());
         record.want(DesiredState::Destroyed, SystemTime::UNIX_EPOCH);

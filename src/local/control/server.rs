@@ -184,6 +184,7 @@ impl Control {
         });
         let _ = tokio::time::timeout(SETTLE_LIMIT, settled).await;
         let ids: Vec<_> = self.store().sandboxes.keys().cloned().collect();
+        self.images.settle().await;
         stream::iter(ids).for_each_concurrent(ENDED_AT_ONCE, |id| self.clone().destroy(id)).await;
         self.engine.shutdown().await;
     }
@@ -196,6 +197,7 @@ fn is_settled(state: SandboxState) -> bool {
             | SandboxState::Stopped
             | SandboxState::Archived
             | SandboxState::Error
+            | SandboxState::BuildFailed
             | SandboxState::Destroyed
     )
 }

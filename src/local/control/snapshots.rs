@@ -1,15 +1,16 @@
-//! Snapshots: names for root file systems. Images are not fetched; their names are mapped by configuration.
+//! Snapshots: names for root file systems.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::create::Taken;
+use super::create::{Taken, described};
 use super::error::{ApiError, ApiResult};
-use super::options::{LocalOptions, Resources};
+use super::images::{Build, Flight, Image, Images, Source};
+use super::options::{ImageSource, LocalOptions, Resources};
 use super::state::uuid;
 use super::{timestamp, validate};
 use crate::api::snapshot::{CreateSnapshot, Snapshot, SnapshotState};
-use crate::local::spec::RootFs;
 
 /// The snapshot used where a create request names none, as in Daytona's own compose file.
 pub(super) const DEFAULT: &str = "daytonaio/sandbox:0.5.0-slim";
@@ -20,14 +21,15 @@ const REACTIVATION_PAUSE: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     entries: BTreeMap<String, Entry>,
-    images: BTreeMap<String, RootFs>,
     resources: Option<Resources>,
 }
 
 #[derive(Debug)]
 struct Entry {
     snapshot: Snapshot,
-    root: RootFs,
+    source: Source,
+    /// The preparation of its root file system, if there was one.
+    preparation: Option<Arc<Flight>>,
     deactivated_at: Option<SystemTime>,
 }
 
@@ -35,21 +37,21 @@ impl Snapshots {
     /// The general snapshots: the default one and each mapped image.
     pub(super) fn new(options: &LocalOptions, now: SystemTime) -> Self {
         let mut images = options.images.clone();
-        images.entry(DEFAULT.to_owned()).or_insert(RootFs::Host);
-        let mut snapshots =
-            Self { entries: BTreeMap::new(), images: images.clone(), resources: Some(options.resources) };
-        for (image, root) in images {
+        images.entry(DEFAULT.to_owned()).or_insert(ImageSource::Host);
+        let mut snapshots = Self { entries: BTreeMap::new(), resources: Some(options.resources) };
+        for (image, source) in images {
             let request = CreateSnapshot { name: image.clone(), ..CreateSnapshot::default() };
             let mut snapshot = snapshots.describe(request, now);
             snapshot.general = true;
             snapshot.image_name = Some(image);
-            snapshots.insert(snapshot, root);
+            snapshots.insert(snapshot, Source::from(&source));
         }
         snapshots
     }
 
-    fn insert(&mut self, snapshot: Snapshot, root: RootFs) {
-        self.entries.insert(snapshot.id.clone(), Entry { snapshot, root, deactivated_at: None });
+    fn insert(&mut self, snapshot: Snapshot, source: Source) {
+        let entry = Entry { snapshot, source, preparation: None, deactivated_at: None };
+        self.entries.insert(entry.snapshot.id.clone(), entry);
     }
 
     fn describe(&self, request: CreateSnapshot, now: SystemTime) -> Snapshot {
@@ -72,29 +74,20 @@ impl Snapshots {
             created_at: timestamp::format(now),
             updated_at: timestamp::format(now),
             last_used_at: None,
-            build_info: None,
+            build_info: request.build_info.map(|build| described(build, now)),
         }
     }
 
-    /// Creates a snapshot of a mapped image; of another image, one in state `error` that says how to map it.
-    pub(super) fn create(&mut self, request: CreateSnapshot, now: SystemTime) -> ApiResult<Snapshot> {
+    /// Creates a snapshot: `active` if its root file system is there, else `pending`, and to be prepared from the
+    /// source that is returned.
+    pub(super) fn create(
+        &mut self,
+        request: CreateSnapshot,
+        images: &Images,
+        now: SystemTime,
+    ) -> ApiResult<(Snapshot, Option<Source>)> {
         validate::snapshot_name(&request.name)?;
-        if request.build_info.is_some() {
-            if request.image_name.is_some() {
-                return Err(ApiError::bad_request(
-                    "Cannot specify an image name when using a build info entry",
-                ));
-            }
-            return Err(ApiError::bad_request(
-                "Local Daytona does not build images: create the snapshot from an image whose name is mapped with \
-                 INSPECT_DAYTONA_LOCAL_IMAGES",
-            ));
-        }
-        let image = request.image_name.clone().unwrap_or_default();
-        if image.is_empty() {
-            return Err(ApiError::bad_request("Must specify either an image name or build info"));
-        }
-        validate::image_name(&image)?;
+        let source = source(&request, images)?;
         if request.gpu.is_some_and(|gpu| gpu > 0) {
             return Err(ApiError::bad_request("No runners available with a GPU"));
         }
@@ -104,17 +97,53 @@ impl Snapshots {
             return Err(ApiError::conflict(message));
         }
         let mut snapshot = self.describe(request, now);
-        let root = self.images.get(&image).cloned();
-        if root.is_none() {
-            snapshot.state = SnapshotState::Error;
-            snapshot.error_reason = Some(format!(
-                "Local Daytona does not fetch images and has no root file system for {image}: start it with \
-                 INSPECT_DAYTONA_LOCAL_IMAGES={image}=/path/of/a/root/file/system (or {image}=host to use this \
-                 machine's own system directories)"
-            ));
+        if let Some(image) = images.ready(&source) {
+            self.insert(snapshot.clone(), Source::Ready(image));
+            return Ok((snapshot, None));
         }
-        self.insert(snapshot.clone(), root.unwrap_or_default());
-        Ok(snapshot)
+        snapshot.state = SnapshotState::Pending;
+        self.insert(snapshot.clone(), source.clone());
+        Ok((snapshot, Some(source)))
+    }
+
+    /// Notes who prepares a snapshot, if it is still there.
+    pub(super) fn follow(&mut self, id: &str, preparation: Arc<Flight>) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.preparation = Some(preparation);
+        }
+    }
+
+    /// Notes that its preparation has begun.
+    pub(super) fn begin(&mut self, id: &str, now: SystemTime) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            let built = entry.snapshot.build_info.is_some();
+            entry.snapshot.state = if built { SnapshotState::Building } else { SnapshotState::Pulling };
+            entry.snapshot.updated_at = timestamp::format(now);
+        }
+    }
+
+    /// Notes how its preparation has ended.
+    pub(super) fn finish(&mut self, id: &str, outcome: Result<Image, String>, now: SystemTime) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let snapshot = &mut entry.snapshot;
+        snapshot.updated_at = timestamp::format(now);
+        match outcome {
+            Ok(image) => {
+                snapshot.state = SnapshotState::Active;
+                snapshot.entrypoint.get_or_insert_with(|| image.entrypoint.clone());
+                entry.source = Source::Ready(image);
+            }
+            Err(reason) => {
+                let built = snapshot.build_info.is_some();
+                snapshot.state = if built { SnapshotState::BuildFailed } else { SnapshotState::Error };
+                snapshot.error_reason = Some(reason);
+            }
+        }
+    }
+
+    /// The preparation of a snapshot.
+    pub(super) fn preparation(&self, id: &str) -> Option<Arc<Flight>> {
+        self.entries.get(id)?.preparation.clone()
     }
 
     /// What a new sandbox gets from the snapshot of this id or name; the default one where none is named.
@@ -138,7 +167,7 @@ impl Snapshots {
             memory: amount(snapshot.mem),
             disk: amount(snapshot.disk),
         };
-        Ok((snapshot.name.clone(), entry.root.clone(), resources))
+        Ok((Some(snapshot.name.clone()), entry.source.clone(), resources))
     }
 
     /// The snapshot of this id or name; one that is active and the organization's own comes first.
@@ -201,6 +230,26 @@ impl Snapshots {
         entry.deactivated_at = Some(now);
         Ok(())
     }
+}
+
+/// What a request wants a snapshot to be made from.
+fn source(request: &CreateSnapshot, images: &Images) -> ApiResult<Source> {
+    let image = request.image_name.as_deref().unwrap_or_default();
+    if let Some(build) = &request.build_info {
+        if !image.is_empty() {
+            return Err(ApiError::bad_request("Cannot specify an image name when using a build info entry"));
+        }
+        if request.entrypoint.as_ref().is_some_and(|entrypoint| !entrypoint.is_empty()) {
+            return Err(ApiError::bad_request("Cannot specify an entrypoint when using a build info entry"));
+        }
+        validate::build(build)?;
+        return Ok(Source::Build(Build::new(build)));
+    }
+    if image.is_empty() {
+        return Err(ApiError::bad_request("Must specify either an image name or build info"));
+    }
+    validate::image_name(image)?;
+    Ok(images.mapped(image).unwrap_or_else(|| Source::Pull(image.to_owned())))
 }
 
 pub(super) fn missing(key: &str) -> ApiError {

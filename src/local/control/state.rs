@@ -14,10 +14,12 @@ use super::access::Access;
 use super::clock::Clock;
 use super::error::{ApiError, ApiResult};
 use super::faults::Faults;
+use super::images::Images;
 use super::options::LocalOptions;
 use super::record::Record;
 use super::requests::Requests;
 use super::snapshots::Snapshots;
+use super::storage::Storage;
 use super::throttle::Throttle;
 use crate::api::sandbox::DesiredState;
 use crate::api::volume::Volume;
@@ -42,6 +44,8 @@ pub(super) struct Shared {
     pub(super) started_at: SystemTime,
     pub(super) throttle: Throttle,
     pub(super) faults: Faults,
+    pub(super) storage: Storage,
+    pub(super) images: Images,
     pub(super) requests: Requests,
     /// Wakes the automation, since something may now be due earlier.
     pub(super) reschedule: Notify,
@@ -96,6 +100,8 @@ impl Control {
         let now = clock.now();
         let api_key = options.api_key.clone().unwrap_or_else(random_key);
         let store = Store { snapshots: Snapshots::new(&options, now), ..Store::default() };
+        // beside the sandboxes, whose ids are not like this, so that the engine removes both
+        let prepared = directory.join(".prepared");
         Self(Arc::new(Shared {
             engine,
             clock,
@@ -107,6 +113,8 @@ impl Control {
             started_at: now,
             throttle: Throttle::new(options.rate_limits),
             faults: Faults::new(options.faults.clone()),
+            storage: Storage::new(prepared.join("contexts")),
+            images: Images::new(&options, prepared.join("images")),
             requests: Requests::default(),
             reschedule: Notify::new(),
             closing: watch::Sender::new(false),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{ApiError, ApiResult};
+use crate::api::snapshot::BuildInfo;
 
 /// A sandbox name: no HTML tags, URLs or control characters. Empty means the default.
 pub(super) fn name(name: &str) -> ApiResult<()> {
@@ -46,6 +47,14 @@ pub(super) fn no_lists(networks: Option<&str>, domains: Option<&str>) -> ApiResu
                 "Local Daytona does not support {field}; it can block all network access (networkBlockAll) or none"
             )));
         }
+    }
+    Ok(())
+}
+
+/// A build that says what to build.
+pub(super) fn build(build: &BuildInfo) -> ApiResult<()> {
+    if build.dockerfile_content.trim().is_empty() {
+        return Err(ApiError::bad_request("buildInfo.dockerfileContent should not be empty"));
     }
     Ok(())
 }

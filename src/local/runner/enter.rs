@@ -60,10 +60,16 @@ fn become_first(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     } else {
         enter_namespaces(entry)?;
         let account = find_account(spec)?;
+        if let Some(work_dir) = &spec.work_dir {
+            // as a Dockerfile's WORKDIR does; whoever cannot use it is told below
+            let _ = fs::create_dir_all(work_dir);
+        }
         let has_users = entry.workshop.identity.has_users();
         let group = fs::read_to_string("/etc/group").unwrap_or_default();
         let groups = accounts::groups(&group, &account);
-        system::become_user(account.uid, account.gid, has_users.then_some(&groups[..]))
+        // where there is one user only, it is root under every name
+        let (uid, gid) = if has_users { (account.uid, account.gid) } else { (0, 0) };
+        system::become_user(uid, gid, has_users.then_some(&groups[..]))
             .step(|| format!("become the user {}", account.name))?;
         account
     };
@@ -137,8 +143,14 @@ fn mount_own(spec: &SandboxSpec, has_users: bool) -> Result<(), Failure> {
 
 fn find_account(spec: &SandboxSpec) -> Result<Account, Failure> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut account = accounts::account(&passwd, &spec.user)
-        .ok_or_else(|| Failure::new(format!("run as user {}", spec.user), "the sandbox has no such user"))?;
+    let (user, group) = spec.user.split_once(':').map_or((spec.user.as_str(), None), |(user, group)| (user, Some(group)));
+    let mut account = accounts::account(&passwd, user)
+        .ok_or_else(|| Failure::new(format!("run as user {user}"), "the sandbox has no such user"))?;
+    if let Some(group) = group.filter(|group| !group.is_empty()) {
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        account.gid = accounts::group_id(&groups, group)
+            .ok_or_else(|| Failure::new(format!("run in group {group}"), "the sandbox has no such group"))?;
+    }
     if !account.home.is_dir() {
         account.home = PathBuf::from("/");
     }

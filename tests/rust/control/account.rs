@@ -64,7 +64,6 @@ async fn public_routes_need_no_key_and_unknown_ones_are_404() {
     daytona.call(Method::PATCH, "/api/sandbox", Value::Null).await.refused(404, "Cannot PATCH /api/sandbox");
     daytona.try_call(get("/api/regions")).await.unwrap().refused(401, "Invalid credentials");
     assert_eq!(daytona.get("/api/regions").await.expect(200)[0]["id"], "local");
-    daytona.get("/api/object-storage/push-access").await.refused(503, "Object storage is not configured");
 }
 
 #[tokio::test]
@@ -138,7 +137,7 @@ async fn quotas_are_counted_by_what_a_sandbox_uses_in_its_state() {
 #[tokio::test]
 async fn what_can_never_fit_says_so() {
     let quota = Quota { max_memory: Some(2), ..Quota::default() };
-    let images = [("big:1".to_owned(), inspect_daytona::local::spec::RootFs::Host)].into();
+    let images = [("big:1".to_owned(), inspect_daytona::local::control::ImageSource::Host)].into();
     let daytona =
         Daytona::with(LocalOptions { quota, images, ..LocalOptions::default() }, Arc::new(SystemClock)).await;
     let body = json!({"name": "big", "imageName": "big:1", "memory": 8});

@@ -10,7 +10,9 @@
 
 mod account;
 mod automation;
+mod builds;
 mod client;
+mod docker;
 mod engine;
 mod faults;
 mod lifecycle;
@@ -18,4 +20,5 @@ mod lists;
 mod proxying;
 mod settings;
 mod snapshots;
+mod storage;
 mod whole;

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inspect_daytona::local::control::{LocalOptions, ManualClock};
+use inspect_daytona::local::control::{DockerChoice, ImageSource, LocalOptions, ManualClock};
 use inspect_daytona::local::spec::RootFs;
 use serde_json::{Value, json};
 
-use crate::client::Daytona;
+use crate::client::{Daytona, until};
 
 async fn daytona() -> (Daytona, ManualClock) {
-    let root = RootFs::Directory("/usr".into());
+    let root = ImageSource::Directory("/usr".into());
     let options = LocalOptions {
         images: BTreeMap::from([("python:3.12".to_owned(), root)]),
+        docker: DockerChoice::Off,
         ..LocalOptions::default()
     };
     let clock = ManualClock::new();
@@ -47,7 +48,12 @@ async fn an_image_that_is_not_mapped_says_how_to_map_it() {
     let (daytona, _) = daytona().await;
     let snapshot =
         daytona.post("/api/snapshots", json!({"name": "s", "imageName": "node:22"})).await.expect(200);
-    assert_eq!(snapshot["state"], "error");
+    assert_eq!(snapshot["state"], "pending");
+    let snapshot = until("an error", || async {
+        let snapshot = daytona.get("/api/snapshots/s").await.expect(200);
+        (snapshot["state"] == "error").then_some(snapshot)
+    })
+    .await;
     let reason = snapshot["errorReason"].as_str().unwrap();
     assert!(reason.contains("INSPECT_DAYTONA_LOCAL_IMAGES=node:22=/"), "{reason}");
     daytona.post("/api/sandbox", json!({"snapshot": "s"})).await.refused(400, "Snapshot s is error");
@@ -61,7 +67,18 @@ async fn requests_for_snapshots_are_checked() {
         (json!({"name": "a", "imageName": "python:latest"}), "Images with tag \":latest\" are not allowed"),
         (json!({"name": "a", "imageName": "python"}), "Image name must include a tag"),
         (json!({"name": "a"}), "either an image name or build info"),
-        (json!({"name": "a", "buildInfo": {"dockerfileContent": "FROM a"}}), "does not build images"),
+        (
+            json!({"name": "a", "buildInfo": {"dockerfileContent": " "}}),
+            "dockerfileContent should not be empty",
+        ),
+        (
+            json!({"name": "a", "imageName": "b:1", "buildInfo": {"dockerfileContent": "FROM a"}}),
+            "Cannot specify an image name",
+        ),
+        (
+            json!({"name": "a", "entrypoint": ["b"], "buildInfo": {"dockerfileContent": "FROM a"}}),
+            "Cannot specify an entrypoint",
+        ),
         (json!({"imageName": "python:3.12"}), "name"),
     ] {
         daytona.post("/api/snapshots", body).await.refused(400, text);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Daytona;
 
 /// A server with the strongest isolation that works here.
-async fn daytona() -> Option<Daytona> {
+pub(crate) async fn daytona() -> Option<Daytona> {
     let directory = tempfile::tempdir().unwrap();
     let options = LocalOptions { directory: Some(directory.path().to_owned()), ..LocalOptions::default() };
     match LocalServer::start(options).await {
@@ -22,7 +22,7 @@ async fn daytona() -> Option<Daytona> {
     }
 }
 
-async fn execute(daytona: &Daytona, id: &str, command: &str) -> String {
+pub(crate) async fn execute(daytona: &Daytona, id: &str, command: &str) -> String {
     let body = json!({ "command": command, "timeout": 20 });
     let reply = daytona.post(&format!("/toolbox/{id}/process/execute"), body).await.expect(200);
     assert_eq!(reply["exitCode"], 0, "{reply}");

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::super::create::{MAX_AUTO_ARCHIVE, REGION};
-use super::super::error::{API_VERSION, ApiError};
+use super::super::error::API_VERSION;
 use super::super::quota;
 use super::super::snapshots;
 use super::super::state::Control;
@@ -104,6 +104,6 @@ pub(super) async fn usage(State(control): State<Control>) -> Json<Value> {
     }))
 }
 
-pub(super) async fn push_access() -> ApiError {
-    ApiError::unavailable("Object storage is not configured")
+pub(super) async fn push_access(State(control): State<Control>) -> Json<Value> {
+    Json(control.storage.access(&control.origin, &control.organization))
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod build_logs;
 mod links;
 mod sandboxes;
 mod settings;
@@ -12,13 +13,16 @@ use axum::Router;
 use axum::routing::{any, get, post, put};
 
 use super::error::ApiError;
-use super::proxy;
 use super::state::Control;
+use super::{proxy, storage};
 
 /// Every route.
 pub(super) fn routes() -> Router<Control> {
     Router::new()
         .merge(sandbox_routes())
+        .merge(storage::routes())
+        .route("/sandboxes/{sandbox}/build-logs", get(build_logs::of_sandbox))
+        .route("/snapshots/{snapshot}/build-logs", get(build_logs::of_snapshot))
         .route("/api/snapshots", get(snapshots::list).post(snapshots::create))
         // names of images contain slashes, which clients may leave as they are
         .route(
@@ -83,6 +87,7 @@ fn sandbox_routes() -> Router<Control> {
         )
         .route("/api/sandbox/{sandbox}/toolbox-proxy-url", get(links::toolbox))
         .route("/api/sandbox/{sandbox}/build-logs-url", get(links::build_logs))
+        .route("/api/sandbox/{sandbox}/build-logs", get(build_logs::of_sandbox))
         .route("/api/sandbox/{sandbox}/ssh-access", post(links::create_ssh).delete(links::revoke_ssh))
 }
 

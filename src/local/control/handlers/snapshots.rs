@@ -10,6 +10,7 @@ use super::super::extract::{Body, Pairs};
 use super::super::list;
 use super::super::snapshots::{missing, word};
 use super::super::state::Control;
+use super::build_logs;
 use crate::api::sandbox::Url;
 use crate::api::snapshot::{CreateSnapshot, Snapshot, SnapshotPage};
 
@@ -17,8 +18,7 @@ pub(super) async fn create(
     State(control): State<Control>,
     Body(request): Body<CreateSnapshot>,
 ) -> ApiResult<Json<Snapshot>> {
-    let now = control.now();
-    control.store().snapshots.create(request, now).map(Json)
+    control.create_snapshot(request).map(Json)
 }
 
 pub(super) async fn list(State(control): State<Control>, query: Pairs) -> ApiResult<Json<SnapshotPage>> {
@@ -57,8 +57,15 @@ pub(super) async fn list(State(control): State<Control>, query: Pairs) -> ApiRes
     }))
 }
 
-/// `/snapshots/{snapshot}` and `/snapshots/{snapshot}/build-logs-url`.
-pub(super) async fn get(State(control): State<Control>, Path(key): Path<String>) -> ApiResult<Response> {
+/// `/snapshots/{snapshot}`, `/snapshots/{snapshot}/build-logs-url` and `/snapshots/{snapshot}/build-logs`.
+pub(super) async fn get(
+    State(control): State<Control>,
+    Path(key): Path<String>,
+    query: Pairs,
+) -> ApiResult<Response> {
+    if let Some(built) = key.strip_suffix("/build-logs") {
+        return build_logs::of_snapshot(State(control.clone()), Path(built.to_owned()), query).await;
+    }
     let store = control.store();
     if let Some(snapshot) = store.snapshots.find(&key) {
         return Ok(Json(snapshot.clone()).into_response());

@@ -1,0 +1,217 @@
+//! Images and builds with a real Docker Engine, and sandboxes of them with the real engine.
+
+use std::process::{Command, Stdio};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::builds::log;
+use crate::client::{Daytona, until};
+use crate::storage::Client;
+use crate::whole::{daytona, execute};
+
+fn docker(arguments: &[&str]) -> bool {
+    let run = Command::new("docker").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
+}
+
+/// An image of one static program, which no registry is needed for. It ends with all that was built on it.
+struct Base(String);
+
+impl Base {
+    fn new() -> Option<Self> {
+        if !docker(&["version"]) {
+            eprintln!("skipped, since no Docker Engine answers: apt-get install docker.io");
+            return None;
+        }
+        let busybox = "/bin/busybox";
+        // it fails for what needs no loader
+        let is_static =
+            Command::new("ldd").arg(busybox).output().is_ok_and(|listed| !listed.status.success());
+        if !(is_static && std::path::Path::new(busybox).exists()) {
+            eprintln!("skipped, since there is no static {busybox}: apt-get install busybox-static");
+            return None;
+        }
+        let base = Self(format!("inspect-daytona-test/busybox:{}", uuid::Uuid::new_v4().simple()));
+        let mut import = Command::new("docker");
+        let mut import = import
+            .args(["import", "-", &base.0])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut archive = tar::Builder::new(import.stdin.take().unwrap());
+        archive.append_path_with_name(busybox, "bin/busybox").unwrap();
+        for name in ["sh", "cat", "id", "ls", "stat", "mkdir", "chown", "readlink", "sleep", "wc"] {
+            archive
+                .append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{name}"), "busybox")
+                .unwrap();
+        }
+        let passwd = b"root:x:0:0::/:/bin/sh\nme:x:7:8::/home/me:/bin/sh\n";
+        let mut header = header(tar::EntryType::Regular, 0o644, passwd.len() as u64);
+        archive.append_data(&mut header, "etc/passwd", &passwd[..]).unwrap();
+        drop(archive.into_inner().unwrap());
+        assert!(import.wait().unwrap().success());
+        Some(base)
+    }
+
+    /// A Dockerfile that no other test has.
+    fn dockerfile(&self, rest: &str) -> String {
+        format!("FROM {0}\nLABEL inspect-daytona-test={0}\n{rest}", self.0)
+    }
+}
+
+impl Drop for Base {
+    fn drop(&mut self) {
+        let filter = format!("label=inspect-daytona-test={}", self.0);
+        docker(&["image", "prune", "--all", "--force", "--filter", &filter]);
+        docker(&["image", "rm", "--force", &self.0]);
+    }
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
+async fn settled(daytona: &Daytona, name: &str) -> Value {
+    // builds take longer than anything else here, so one wait is followed by others
+    for _ in 0..10 {
+        let path = format!("/api/snapshots/{name}");
+        let snapshot = daytona.get(&path).await.expect(200);
+        if ["active", "error", "build_failed"].contains(&snapshot["state"].as_str().unwrap()) {
+            return snapshot;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    crate::builds::settled(daytona, name).await
+}
+
+/// A context as a client uploads it.
+fn context() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, mode, text) in [("src/run.sh", 0o750, "echo ran\n"), ("Dockerfile", 0o644, "FROM nothing\n")] {
+        let mut header = header(tar::EntryType::Regular, mode, text.len() as u64);
+        archive.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    archive.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), "src/link", "run.sh").unwrap();
+    archive.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfile_with_a_context_is_built_and_its_sandbox_is_what_it_says() {
+    let Some(base) = Base::new() else { return };
+    let Some(daytona) = daytona().await else { return };
+    let client = Client::new(&daytona).await;
+    client.put("hash1", context()).await;
+    let dockerfile = base.dockerfile(
+        "COPY src /src\nRUN mkdir -p /home/me && echo built > /built && chown 7:8 /home/me\nENV GREETING=\"hello you\"\n\
+         WORKDIR /srv/app\nUSER me:9\nCMD [\"false\"]\n",
+    );
+    let request =
+        json!({"name": "s", "buildInfo": {"dockerfileContent": dockerfile, "contextHashes": ["hash1"]}});
+    daytona.post("/api/snapshots", request).await.expect(200);
+    let snapshot = settled(&daytona, "s").await;
+    assert_eq!(snapshot["state"], "active", "{snapshot}");
+    assert_eq!(snapshot["entrypoint"], json!(["sleep", "infinity"]));
+    let said = log(&daytona, "snapshots", snapshot["id"].as_str().unwrap()).await;
+    assert!(said.contains("COPY src /src"), "{said}");
+    let id = daytona.create(json!({"snapshot": "s", "user": "nobody"})).await;
+    let command = "id -u; id -g; pwd; echo $GREETING $DAYTONA_SANDBOX_USER; cat /built; stat -c '%a %u' /src/run.sh; \
+                   readlink /src/link; stat -c %u:%g /home/me";
+    let said = execute(&daytona, &id, command).await;
+    assert_eq!(said, "7\n9\n/srv/app\nhello you nobody\nbuilt\n750 0\nrun.sh\n7:8");
+    daytona.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_build_says_what_failed_in_the_reason_and_in_the_log() {
+    let Some(base) = Base::new() else { return };
+    let Some(daytona) = daytona().await else { return };
+    let dockerfile = base.dockerfile("RUN echo about to fail && exit 7\n");
+    let request = json!({"buildInfo": {"dockerfileContent": dockerfile}});
+    let sandbox = daytona.post("/api/sandbox", request).await.expect(200);
+    let id = sandbox["id"].as_str().unwrap();
+    let said = log(&daytona, "sandbox", id).await;
+    assert!(said.contains("about to fail") && said.contains("docker build failed"), "{said}");
+    let sandbox = daytona.wait_for(id, "build_failed").await;
+    let reason = sandbox["errorReason"].as_str().unwrap();
+    assert!(reason.starts_with("docker build failed") && reason.contains("about to fail"), "{reason}");
+    let request = json!({"name": "s", "buildInfo": {"dockerfileContent": base.dockerfile(""), "contextHashes": ["absent"]}});
+    daytona.post("/api/snapshots", request).await.expect(200);
+    let snapshot = settled(&daytona, "s").await;
+    assert_eq!(
+        (&snapshot["state"], &snapshot["errorReason"]),
+        (&json!("build_failed"), &json!("the context absent has not been uploaded"),)
+    );
+    daytona.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_builds_are_one() {
+    let Some(base) = Base::new() else { return };
+    let Some(daytona) = daytona().await else { return };
+    // every run of this line gives another file
+    let dockerfile = base.dockerfile("RUN sleep 1; cat /proc/sys/kernel/random/uuid > /id\n");
+    let build = json!({"dockerfileContent": dockerfile});
+    let snapshots = (0..3).map(|index| {
+        daytona.post("/api/snapshots", json!({"name": format!("s{index}"), "buildInfo": build}))
+    });
+    let sandboxes = (0..3).map(|_| daytona.post("/api/sandbox", json!({ "buildInfo": build })));
+    let (snapshots, sandboxes) = tokio::join!(join_all(snapshots), join_all(sandboxes));
+    for snapshot in snapshots {
+        snapshot.expect(200);
+    }
+    let mut ids = Vec::new();
+    for sandbox in sandboxes {
+        let sandbox = sandbox.expect(200);
+        assert!(
+            ["pending_build", "building_snapshot"].contains(&sandbox["state"].as_str().unwrap()),
+            "{sandbox}"
+        );
+        ids.push(sandbox["id"].as_str().unwrap().to_owned());
+    }
+    for name in ["s0", "s1", "s2"] {
+        assert_eq!(settled(&daytona, name).await["state"], "active");
+        ids.push(daytona.create(json!({ "snapshot": name })).await);
+    }
+    let mut said = Vec::new();
+    for id in ids {
+        daytona.wait_for(&id, "started").await;
+        said.push(execute(&daytona, &id, "cat /id").await);
+    }
+    said.dedup();
+    assert_eq!(said.len(), 1, "{said:?}");
+    daytona.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_by_name_is_a_root_file_system_and_leaves_no_container() {
+    let Some(base) = Base::new() else { return };
+    let Some(daytona) = daytona().await else { return };
+    daytona.post("/api/snapshots", json!({"name": "s", "imageName": base.0})).await.expect(200);
+    let snapshot = settled(&daytona, "s").await;
+    assert_eq!(snapshot["state"], "active", "{snapshot}");
+    let id = daytona.create(json!({"snapshot": "s"})).await;
+    assert_eq!(execute(&daytona, &id, "id -u; pwd; ls /bin | wc -l").await, "0\n/\n11");
+    daytona
+        .post("/api/snapshots", json!({"name": "t", "imageName": "inspect-daytona-test/absent:1"}))
+        .await
+        .expect(200);
+    let failed = settled(&daytona, "t").await;
+    assert_eq!(failed["state"], "error");
+    assert!(failed["errorReason"].as_str().unwrap().starts_with("docker pull failed"), "{failed}");
+    daytona.server.shutdown().await;
+    until("no container", || async {
+        let filter = format!("ancestor={}", base.0);
+        let found =
+            Command::new("docker").args(["ps", "--all", "--quiet", "--filter", &filter]).output().unwrap();
+        found.stdout.is_empty().then_some(())
+    })
+    .await;
+}
