@@ -22,6 +22,9 @@ class Provider:
     def isolation_lost(self) -> list[str]: ...
     def begin_run(self) -> Run: ...
     def check(self, settings: str, on_done: Callback) -> Operation: ...  # list[str]: warnings
+    def prepare(
+        self, settings: str, on_progress: Callable[[str], object], on_done: Callback
+    ) -> Operation: ...  # None
     def find_sandboxes(
         self, id_or_name: str | None, on_done: Callback
     ) -> Operation: ...  # list[(id, name, state, created, run)]
@@ -79,6 +82,7 @@ class LocalServer:
     def shutdown(self, on_done: Callback) -> Operation: ...  # None
 
 def connect(environ: dict[str, str], on_done: Callback) -> Operation: ...  # Provider
+def task_environment(settings: str) -> dict[str, str]: ...
 def start_local(
     environ: dict[str, str], host: str | None, port: int | None, on_done: Callback
 ) -> Operation: ...  # LocalServer

@@ -81,6 +81,15 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
 
     @classmethod
     @override
+    async def task_init_environment(
+        cls, config: SandboxEnvironmentConfigType | None, metadata: dict[str, str]
+    ) -> dict[str, str]:
+        from . import _lifecycle
+
+        return _lifecycle.task_init_environment(config, metadata)
+
+    @classmethod
+    @override
     async def task_cleanup(
         cls, task_name: str, config: SandboxEnvironmentConfigType | None, cleanup: bool
     ) -> None:

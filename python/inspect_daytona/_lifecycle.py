@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from functools import partial
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import anyio
 from inspect_ai._util.error import PrerequisiteError
@@ -13,7 +15,7 @@ from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_ac
 
 from ._bridge import complete
 from ._config import settings_json
-from ._session import connect, current_batch
+from ._session import _core, connect, current_batch
 from .errors import DaytonaError
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,9 @@ FINISH_SECONDS = 300
 
 
 async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
-    """Checks settings, key, server and configuration. Idempotent: Inspect calls it once per distinct configuration.
+    """Checks settings, key, server and configuration, and prepares what samples start from.
+
+    Idempotent: Inspect calls it once per distinct configuration.
 
     Raises:
         PrerequisiteError: With the one sentence that the user needs.
@@ -34,11 +38,31 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
         provider = await connect()
         with trace_action(logger, "Daytona check", provider.api_url):
             warnings = cast("list[str]", await complete(partial(provider.check, settings)))
+        with trace_action(logger, "Daytona prepare", provider.api_url):
+            await complete(partial(provider.prepare, settings, _show))
     except DaytonaError as ex:
         raise PrerequisiteError(str(ex)) from ex
     for warning in warnings:
         logger.warning(warning)
     batch.run(provider)
+
+
+def task_init_environment(config: SandboxEnvironmentConfigType | None, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The `SAMPLE_METADATA_*` variables without which `task_init` would prepare another image than the sample's."""
+    if not isinstance(config, str):
+        return {}
+    try:
+        return _core.task_environment(settings_json(config, str(Path.cwd()), metadata))
+    except DaytonaError:
+        # task_init, which comes next, says what is wrong
+        return {}
+
+
+def _show(line: str) -> None:
+    """Tells the user what a preparation, which may take minutes, is doing."""
+    logger.info(line)
+    if display_type() != "none":
+        print(line, file=sys.stderr)
 
 
 async def task_cleanup(cleanup: bool) -> None:

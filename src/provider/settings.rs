@@ -10,7 +10,7 @@ use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{Context, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::images::{Images, Prepared, Progress};
@@ -54,22 +54,17 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
     pub fn from_json(json: &str) -> Result<Self> {
-        let request: Request = serde_json::from_str(json).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
-        })?;
-        let source = match request.source {
-            Origin::None => Source::None,
-            Origin::Path(path) => Source::from_path(path)?,
-            Origin::Model(model) => Source::Model(model.to_string()),
-            Origin::Settings(settings) => Source::Settings(settings.to_string()),
-        };
-        let context = Context {
-            directory: &request.directory,
-            environment: &|name| std::env::var(name).ok(),
-            metadata: &request.metadata,
-            files: &RealFiles,
-        };
-        Self::from_plan(crate::config::load(&source, &context)?)
+        read_request(json, |document, context| Self::from_plan(document.plan(context)?))
+    }
+
+    /// The variables named `SAMPLE_METADATA_…` that change what must be prepared for this sample, with their values: what
+    /// Inspect is to set for a `task_init` of its own. Empty where the sample needs nothing of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if the configuration cannot be read.
+    pub fn task_environment(json: &str) -> Result<BTreeMap<String, String>> {
+        read_request(json, |document, context| Ok(document.task_environment(context.metadata)))
     }
 
     /// Takes a plan.
@@ -293,6 +288,25 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
     };
     let reason = snapshot.error_reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     Err(Error::new(ErrorKind::InvalidConfig, format!("the snapshot {name} {state}{reason}")))
+}
+
+/// Reads what the Python side hands over, see [`Request`].
+fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Result<T>) -> Result<T> {
+    let request: Request = serde_json::from_str(json)
+        .map_err(|error| Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}")))?;
+    let source = match request.source {
+        Origin::None => Source::None,
+        Origin::Path(path) => Source::from_path(path)?,
+        Origin::Model(model) => Source::Model(model.to_string()),
+        Origin::Settings(settings) => Source::Settings(settings.to_string()),
+    };
+    let context = Context {
+        directory: &request.directory,
+        environment: &|name| std::env::var(name).ok(),
+        metadata: &request.metadata,
+        files: &RealFiles,
+    };
+    read(&Document::read(&source, &context)?, &context)
 }
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.

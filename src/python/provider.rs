@@ -10,6 +10,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
+use super::errors::to_exception;
 use super::local;
 use super::runtime::{Operation, runtime, start};
 use crate::api::sandbox::Sandbox as SandboxRecord;
@@ -27,6 +28,7 @@ static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::c
 #[derive(Clone, Debug)]
 pub(super) struct Provider {
     client: Client,
+    images: provider::Images,
     local: Option<Arc<local::Shared>>,
 }
 
@@ -50,14 +52,26 @@ pub(super) fn connect(environ: BTreeMap<String, String>, on_done: Py<PyAny>) -> 
 async fn make_provider(environ: &BTreeMap<String, String>) -> Result<Provider> {
     let lookup = |name: &str| environ.get(name).cloned();
     match ClientOptions::from_env(lookup)? {
-        Environment::Daytona(options) => Ok(Provider { client: Client::new(options)?, local: None }),
+        Environment::Daytona(options) => Ok(Provider::new(Client::new(options)?, None)),
         Environment::Local { target } => {
             let server = local::shared(environ).await?;
             let mut options = ClientOptions::new(server.url(), Credentials::ApiKey(server.api_key()))?;
             options.target = target;
-            Ok(Provider { client: Client::new(options)?, local: Some(server) })
+            Ok(Provider::new(Client::new(options)?, Some(server)))
         }
     }
+}
+
+impl Provider {
+    fn new(client: Client, local: Option<Arc<local::Shared>>) -> Self {
+        Self { client, images: provider::Images::default(), local }
+    }
+}
+
+/// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
+#[pyfunction]
+pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
+    provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error))
 }
 
 #[pymethods]
@@ -82,7 +96,7 @@ impl Provider {
 
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
-        Run { run: provider::Run::new(self.client.clone()), local: self.local.is_some() }
+        Run { run: provider::Run::with_images(self.client.clone(), self.images.clone()), local: self.local.is_some() }
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
@@ -91,6 +105,24 @@ impl Provider {
         let settings = settings.to_owned();
         let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
         start(on_done, future, |py, warnings: Vec<String>| Ok(warnings.into_pyobject(py)?.into_any().unbind()))
+    }
+
+    /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
+    /// called with what happens, from a thread of this module.
+    fn prepare(&self, settings: &str, on_progress: Py<PyAny>, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let (client, images, settings) = (self.client.clone(), self.images.clone(), settings.to_owned());
+        let future = async move {
+            let progress = |line: &str| {
+                // an interpreter that shuts down is told nothing more
+                let _told = Python::try_attach(|py| {
+                    if let Err(error) = on_progress.call1(py, (line,)) {
+                        error.write_unraisable(py, None);
+                    }
+                });
+            };
+            provider::Settings::from_json(&settings)?.prepare(&client, &images, &progress).await
+        };
+        start(on_done, future, |py, ()| Ok(py.None()))
     }
 
     /// Sandboxes of Inspect evals: all, or the one with this id or name.
