@@ -1,6 +1,7 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Inner {
     client: Client,
     registry: Registry,
     keep_alive: keep_alive::Task,
+    /// Its sandboxes are to outlive it.
+    kept: AtomicBool,
 }
 
 /// A sandbox that a run could not delete, or was told to keep.
@@ -64,6 +67,7 @@ impl Run {
             client,
             registry: Registry::default(),
             keep_alive: keep_alive::Task::default(),
+            kept: AtomicBool::new(false),
         }))
     }
 
@@ -299,6 +303,7 @@ impl Run {
                 tracing::warn!("cannot look for sandboxes that are left: {error}");
             }
         } else {
+            self.0.kept.store(true, Ordering::Relaxed);
             keep_alive::extend_for_inspection(self).await;
         }
         self.0.keep_alive.stop();
@@ -313,6 +318,14 @@ impl Run {
             },
         });
         left.collect()
+    }
+
+    /// Finishes a run whose process ends without having done so, unless its sandboxes are to be kept.
+    pub async fn settle(&self) -> Vec<Left> {
+        if self.0.kept.load(Ordering::Relaxed) || self.0.registry.all().is_empty() {
+            return Vec::new();
+        }
+        self.finish(true).await
     }
 
     /// Deletes sandboxes that carry this run's label but are not on its account: the news of their creation was lost.

@@ -125,7 +125,9 @@ fn settings(controller: Controller, unified: bool, limit: u64) -> Vec<(&'static 
             ("memory.limit_in_bytes", limit.to_string()),
             ("memory.memsw.limit_in_bytes", limit.to_string()),
         ],
-        (Controller::Memory, true) => vec![("memory.max", limit.to_string()), ("memory.swap.max", "0".into())],
+        (Controller::Memory, true) => {
+            vec![("memory.max", limit.to_string()), ("memory.swap.max", "0".into())]
+        }
         (Controller::Cpu, false) => vec![
             ("cpu.cfs_period_us", PERIOD_MICROSECONDS.to_string()),
             ("cpu.cfs_quota_us", quota.to_string()),

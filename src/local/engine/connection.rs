@@ -64,9 +64,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 impl Connection {
     /// Starts the runner program.
     pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
-        let (near, far) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .step(|| "make a socket".into())?;
+        let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .step(|| "make a socket".into())?;
         let near = Arc::new(near);
         let shared = Arc::new(Mutex::new(Shared::default()));
         let (requests, outbox) = channel();
@@ -78,8 +77,12 @@ impl Connection {
         // The kernel kills the runner when the thread that started it ends, so that thread is the one which listens
         // to it to the end.
         let run = move || {
-            let mut child = match program::start(far, &directory) {
-                Ok(child) => child,
+            let mut child = match program::start(&far, &directory) {
+                Ok(child) => {
+                    // the runner's copy is to be the only one, so that its end is seen
+                    drop(far);
+                    child
+                }
                 Err(failure) => return drop(started_sender.send(Err(failure))),
             };
             let words = child.stderr.take().map(|stderr| collect(stderr, Arc::clone(&state)));
@@ -98,7 +101,12 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&self, number: u64, request: Request, beside: Vec<OwnedFd>) -> Result<Report, Failure> {
+    pub(super) async fn ask(
+        &self,
+        number: u64,
+        request: Request,
+        beside: Vec<OwnedFd>,
+    ) -> Result<Report, Failure> {
         let (sender, answer) = oneshot::channel();
         {
             let mut shared = lock(&self.shared);
@@ -147,7 +155,11 @@ impl Connection {
 
     /// The ends of all sandboxes that run.
     pub(super) fn exits(&self) -> Vec<(u64, watch::Receiver<Option<Exit>>)> {
-        lock(&self.shared).sandboxes.iter().map(|(number, inmate)| (*number, inmate.exit.subscribe())).collect()
+        lock(&self.shared)
+            .sandboxes
+            .iter()
+            .map(|(number, inmate)| (*number, inmate.exit.subscribe()))
+            .collect()
     }
 
     /// Ends the runner, which ends every sandbox.
@@ -253,7 +265,8 @@ fn bury(child: &mut Child, words: Option<thread::JoinHandle<()>>, shared: &Mutex
     let (answers, sandboxes) = {
         let mut shared = lock(shared);
         let words = std::mem::take(&mut shared.last_words);
-        let failure = Failure::new("ask the runner", format!("it has ended ({status}) {words}").trim().to_owned());
+        let failure =
+            Failure::new("ask the runner", format!("it has ended ({status}) {words}").trim().to_owned());
         shared.dead = Some(failure.clone());
         let answers: Vec<_> = shared.answers.drain().map(|(_, answer)| (answer, failure.clone())).collect();
         (answers, std::mem::take(&mut shared.sandboxes))

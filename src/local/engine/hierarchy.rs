@@ -71,7 +71,11 @@ pub(super) fn find(name: &str) -> Vec<Hierarchy> {
         if wanted.is_empty() {
             continue;
         }
-        found.extend(if mounted.unified { open_unified(&mounted, name, &wanted) } else { open(&mounted, name, wanted) });
+        found.extend(if mounted.unified {
+            open_unified(&mounted, name, &wanted)
+        } else {
+            open(&mounted, name, wanted)
+        });
     }
     found
 }
@@ -130,7 +134,9 @@ fn mounted(mounts: &str, groups: &str) -> Vec<Mounted> {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let left: Vec<&str> = left.split_whitespace().collect();
         let right: Vec<&str> = right.split_whitespace().collect();
-        let (Some(root), Some(mount_point), Some(kind)) = (left.get(3), left.get(4), right.first()) else { continue };
+        let (Some(root), Some(mount_point), Some(kind)) = (left.get(3), left.get(4), right.first()) else {
+            continue;
+        };
         let unified = match *kind {
             "cgroup" => false,
             "cgroup2" => true,

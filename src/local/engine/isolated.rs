@@ -119,7 +119,10 @@ impl Isolated {
         for left in stale {
             for directory in &left.cgroups {
                 if let Err(error) = cgroup::remove_tree(directory) {
-                    tracing::warn!("cannot remove the cgroup {} of a dead server: {error}", directory.display());
+                    tracing::warn!(
+                        "cannot remove the cgroup {} of a dead server: {error}",
+                        directory.display()
+                    );
                 }
             }
             if let Err(failure) = self.remove(left.path.clone()).await {
@@ -215,7 +218,9 @@ fn name(level: Level) -> &'static str {
 fn promises(level: Level) -> Vec<String> {
     let lost: &[&str] = match level {
         Level::RootIdmap => &[],
-        Level::Subuid => &["System directories of this machine are read-only in sandboxes, even for their root."],
+        Level::Subuid => {
+            &["System directories of this machine are read-only in sandboxes, even for their root."]
+        }
         Level::SingleUid => &[
             "System directories of this machine are read-only in sandboxes, even for their root.",
             "Sandboxes have one user only, which is root and called daytona: no chown, no further users.",

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, NFS_SUPER_MAGIC, statfs};
+use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -143,8 +143,10 @@ fn find_stale(parent: &Path) -> io::Result<Vec<Stale>> {
 
 /// Overlays cannot lie on overlays, as in containers, nor on NFS; memory is the next best.
 fn default_parent(notes: &mut Vec<String>) -> PathBuf {
-    let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/share"));
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+    let home =
+        || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/share"));
+    let data =
+        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
     let own = |directory: PathBuf| directory.join("inspect-daytona").join("local");
     let user = nix::unistd::geteuid();
     if let Some(data) = data.map(own)
@@ -159,7 +161,9 @@ fn default_parent(notes: &mut Vec<String>) -> PathBuf {
         .find(|path| statfs(path).is_ok_and(|found| can_hold_layers(found.filesystem_type())))
         .unwrap_or_else(std::env::temp_dir);
     if chosen.starts_with("/dev/shm") {
-        notes.push("Files of sandboxes are held in memory, since no directory on a disk can hold overlays.".into());
+        notes.push(
+            "Files of sandboxes are held in memory, since no directory on a disk can hold overlays.".into(),
+        );
     }
     chosen.join(format!("inspect-daytona-{user}"))
 }

@@ -30,7 +30,7 @@ const HINT: &str = "Allow user namespaces to this user (sysctl user.max_user_nam
 
 /// See [`super::choose`].
 pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> Result<Arc<dyn Engine>> {
-    let stale = state.take_stale();
+    let remains = state.take_stale();
     let state = Arc::new(state);
     let cgroups = Arc::new(Cgroups::open(&state.name()));
     if let Err(error) = state.note_cgroups(&cgroups.directories()) {
@@ -47,7 +47,7 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
     for level in levels {
         match attempt(*level, &state, &cgroups).await {
             Ok(engine) => {
-                engine.sweep(stale).await;
+                engine.sweep(remains).await;
                 return Ok(Arc::new(engine));
             }
             Err(failure) => {
@@ -63,7 +63,11 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
 }
 
 /// Makes an engine and proves that it works.
-async fn attempt(level: Level, state: &Arc<StateDirectory>, cgroups: &Arc<Cgroups>) -> Result<Isolated, Failure> {
+async fn attempt(
+    level: Level,
+    state: &Arc<StateDirectory>,
+    cgroups: &Arc<Cgroups>,
+) -> Result<Isolated, Failure> {
     let open = |own_sudo| Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo);
     let (engine, host_sudo) = open(false).await?;
     // one for each level, since another one's files may have other owners

@@ -96,7 +96,8 @@ impl Layer<'_> {
         }
         // what a root file system from elsewhere needs to be mounted over
         self.directory("image", 0o755, 0)?;
-        for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)] {
+        for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)]
+        {
             self.directory(&format!("image/{name}"), mode, 0)?;
         }
         // the host's temporary files are not the sandbox's
@@ -209,17 +210,15 @@ impl Layer<'_> {
     }
 
     fn opaque(&self, relative: &Path) -> io::Result<()> {
-        let path = CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
+        let path =
+            CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
         system::set_attribute(&path, c"trusted.overlay.opaque", b"y")
     }
 
     /// A merged directory has the mode of its topmost layer, so each parent must be as it is on the host.
     fn parents(&self, relative: &Path) -> io::Result<()> {
-        let mut missing: Vec<&Path> = relative
-            .ancestors()
-            .skip(1)
-            .take_while(|parent| !self.directory.join(parent).exists())
-            .collect();
+        let mut missing: Vec<&Path> =
+            relative.ancestors().skip(1).take_while(|parent| !self.directory.join(parent).exists()).collect();
         missing.reverse();
         missing.into_iter().try_for_each(|parent| self.like_host(parent))
     }

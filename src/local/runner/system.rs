@@ -179,7 +179,11 @@ pub(super) fn place(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
 
 /// Runs the program behind descriptor `program` instead of this one, which closes that descriptor. Returns only on
 /// failure.
-pub(super) fn exec_placed(program: RawFd, arguments: &[&CStr], environment: &[CString]) -> io::Result<Infallible> {
+pub(super) fn exec_placed(
+    program: RawFd,
+    arguments: &[&CStr],
+    environment: &[CString],
+) -> io::Result<Infallible> {
     let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     argv.push(std::ptr::null());
     let mut envp: Vec<_> = environment.iter().map(|variable| variable.as_ptr()).collect();

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use inspect_daytona::ErrorKind;
 use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
 
-use crate::fixture::{DEADLINE, Helper, Server, execute, inmates_of, needs_root, parent, processes_below, runner_of};
+use crate::fixture::{
+    DEADLINE, Helper, Server, execute, inmates_of, needs_root, parent, processes_below, runner_of,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_survive_a_stop() {
@@ -19,7 +21,14 @@ async fn files_survive_a_stop() {
     assert_eq!(first.stop().await.code, 137);
     assert!(!first.running.toolbox.exists());
     let second = server.start(first.spec.clone()).await;
-    assert_eq!(second.output("cat ~/file /etc/made /usr/local/made /rootfile; ls /etc/shells 2>&1 || true").await.lines().next(), Some("kept"));
+    assert_eq!(
+        second
+            .output("cat ~/file /etc/made /usr/local/made /rootfile; ls /etc/shells 2>&1 || true")
+            .await
+            .lines()
+            .next(),
+        Some("kept")
+    );
     assert_eq!(second.run("test -e /etc/shells").await.0, 1);
     assert_eq!(second.output("stat -c %U ~/file").await, "daytona");
     second.stop().await;
@@ -36,7 +45,10 @@ async fn fifty_sandboxes_at_once() {
     let server = Server::new().await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let sandboxes = join_all((0..50).map(|_| server.start(server.spec()))).await;
-    let names = join_all(sandboxes.iter().map(|sandbox| sandbox.output("hostname; sleep 1000 >/dev/null 2>&1 & true"))).await;
+    let names = join_all(
+        sandboxes.iter().map(|sandbox| sandbox.output("hostname; sleep 1000 >/dev/null 2>&1 & true")),
+    )
+    .await;
     for (sandbox, name) in sandboxes.iter().zip(names) {
         assert_eq!(name, sandbox.spec.hostname);
     }
@@ -77,7 +89,10 @@ async fn refusals_name_the_step_and_the_sandbox() {
     assert_eq!(error.kind(), ErrorKind::System);
     assert_eq!(
         error.to_string(),
-        format!("cannot start sandbox (sandbox {}): cannot run as user somebody: the sandbox has no such user", nobody.id)
+        format!(
+            "cannot start sandbox (sandbox {}): cannot run as user somebody: the sandbox has no such user",
+            nobody.id
+        )
     );
     let mut nowhere = server.spec();
     nowhere.work_dir = Some("/nowhere".into());
@@ -103,7 +118,10 @@ async fn a_dead_runner_ends_its_sandboxes_and_fails_what_waits() {
     }
     assert_eq!(sandbox.exit().await.code, 137);
     let error = server.engine.start(server.spec()).await.unwrap_err();
-    assert!(error.to_string().contains("cannot ask the runner: it has ended (signal: 9 (SIGKILL))"), "{error}");
+    assert!(
+        error.to_string().contains("cannot ask the runner: it has ended (signal: 9 (SIGKILL))"),
+        "{error}"
+    );
     server.engine.shutdown().await;
 }
 
@@ -114,7 +132,11 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
     let mut helper = Helper::start("lifecycle::server_that_is_killed", parent.path(), None);
     let toolbox = PathBuf::from(helper.line());
     let state = toolbox.ancestors().nth(2).unwrap().to_owned();
-    execute(&toolbox, "setsid nohup sleep 1000 >/dev/null 2>&1 & sudo -n setsid sleep 1000 >/dev/null 2>&1 & true").await;
+    execute(
+        &toolbox,
+        "setsid nohup sleep 1000 >/dev/null 2>&1 & sudo -n setsid sleep 1000 >/dev/null 2>&1 & true",
+    )
+    .await;
     assert!(processes_below(&state).len() > 1);
     let cgroups = fs::read_to_string(state.join("cgroups")).unwrap();
     assert!(cgroups.lines().count() > 0);
@@ -125,7 +147,8 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(state.exists());
-    let engine = choose(EngineChoice::Auto, StateDirectory::open(Some(parent.path())).unwrap()).await.unwrap();
+    let engine =
+        choose(EngineChoice::Auto, StateDirectory::open(Some(parent.path())).unwrap()).await.unwrap();
     assert!(!state.exists(), "{} was not swept", state.display());
     for cgroup in cgroups.lines() {
         assert!(!Path::new(cgroup).exists(), "{cgroup} was not swept");

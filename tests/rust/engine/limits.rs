@@ -66,7 +66,9 @@ async fn cores_are_limited() {
     let sandbox = server.start(spec).await;
     let found = groups(&server, &sandbox);
     let quota = found.iter().find_map(|path| {
-        fs::read_to_string(path.join("cpu.cfs_quota_us")).or_else(|_| fs::read_to_string(path.join("cpu.max"))).ok()
+        fs::read_to_string(path.join("cpu.cfs_quota_us"))
+            .or_else(|_| fs::read_to_string(path.join("cpu.max")))
+            .ok()
     });
     assert!(quota.is_some_and(|text| text.starts_with("100000")));
     server.end().await;
