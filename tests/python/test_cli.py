@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -92,6 +95,33 @@ def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
     assert done.returncode == 0, done.stderr
     assert f"Deleted {count} of {count}" in done.stdout
     assert daytona.names() == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", ["inspect-a"]), ("y", [])])
+def test_cleanup_of_everything_asks_on_a_terminal(
+    daytona: LocalDaytona, answer: str, left: list[str]
+) -> None:
+    daytona.create("inspect-a")
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
+        env=clean_environment(**daytona.environment),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        os.write(ours, f"{answer}\n".encode())
+        said = b""
+        # a terminal whose last program has ended answers with an error
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 4096):
+                said += chunk
+        os.close(ours)
+        assert process.wait(LIMIT_SECONDS) == 0
+    assert b"Delete 1 sandbox" in said
+    assert daytona.names() == left
+    daytona.delete_all()
 
 
 def test_cleanup_without_a_key_is_one_sentence() -> None:

@@ -12,7 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// A Unix socket's address has 108 bytes; what follows the state directory needs 16 of them.
 const LONGEST: usize = 90;
 const LOCK: &str = "lock";
-const CGROUPS: &str = "cgroups";
 
 /// A directory of one server's own, locked for as long as this value, and so the server, lives.
 #[derive(Debug)]
@@ -28,8 +27,6 @@ pub struct StateDirectory {
 pub(super) struct Stale {
     /// The directory.
     pub(super) path: PathBuf,
-    /// The cgroups of its sandboxes.
-    pub(super) cgroups: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -101,12 +98,6 @@ impl StateDirectory {
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
     }
-
-    /// Notes where this server's cgroups are, for whoever cleans up after it.
-    pub(super) fn note_cgroups(&self, cgroups: &[PathBuf]) -> io::Result<()> {
-        let lines: Vec<String> = cgroups.iter().map(|path| path.display().to_string()).collect();
-        fs::write(self.path.join(CGROUPS), lines.join("\n"))
-    }
 }
 
 /// Makes a directory that is ours; in a shared one, somebody else may have been faster.
@@ -134,9 +125,7 @@ fn find_stale(parent: &Path) -> io::Result<Vec<Stale>> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let cgroups = fs::read_to_string(path.join(CGROUPS)).unwrap_or_default();
-        let cgroups = cgroups.lines().map(PathBuf::from).collect();
-        stale.push(Stale { path, cgroups, _lock: lock });
+        stale.push(Stale { path, _lock: lock });
     }
     Ok(stale)
 }
@@ -180,7 +169,6 @@ mod tests {
     fn the_directory_of_a_live_server_is_not_stale_and_that_of_a_dead_one_is() {
         let parent = tempfile::tempdir().unwrap();
         let first = StateDirectory::open(Some(parent.path())).unwrap();
-        first.note_cgroups(&["/sys/fs/cgroup/pids/x".into()]).unwrap();
         let mut second = StateDirectory::open(Some(parent.path())).unwrap();
         assert!(second.take_stale().is_empty());
         let path = first.path().to_owned();
@@ -189,7 +177,6 @@ mod tests {
         let stale = third.take_stale();
         assert_eq!(stale.len(), 1);
         assert_eq!(stale[0].path, path);
-        assert_eq!(stale[0].cgroups, [Path::new("/sys/fs/cgroup/pids/x")]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl Worker<'_> {
 
     /// Removes a directory.
     pub(super) fn remove(&self, body: OwnedFd) -> Report {
+        // one is open for each level of a tree; fewer do for most
+        let _ = system::raise_open_files();
         let removed =
             wire::read_body(body).step(|| "read the order".into()).and_then(|directory: PathBuf| {
                 mounts::remove(&directory).step(|| format!("remove {}", directory.display()))

@@ -62,7 +62,11 @@ impl Workshop {
             identity: &workshop.identity,
             privileged: level == Level::RootIdmap,
         };
-        layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))?;
+        for partial in layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))? {
+            workshop
+                .lost
+                .push(format!("Parts of /{partial} are hidden in sandboxes, since it has very many files."));
+        }
         if level == Level::RootIdmap {
             let namespace = workshop
                 .identity

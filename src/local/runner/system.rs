@@ -270,6 +270,16 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Res
     check(c_long::from(unsafe { libc::setresuid(uid, uid, uid) })).map(drop)
 }
 
+/// Allows this process as many open files as its hard limit does.
+pub(super) fn raise_open_files() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct outlives the call.
+    check(c_long::from(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }))?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    check(c_long::from(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })).map(drop)
+}
+
 /// Ends the process without unwinding and without exit handlers.
 pub(super) fn exit_now(status: i32) -> ! {
     // SAFETY: never returns, touches no memory of ours.

@@ -155,6 +155,23 @@ pub(crate) fn processes_below(state: &Path) -> Vec<(Pid, String)> {
     found
 }
 
+/// The control groups of a server, one for each hierarchy.
+pub(crate) fn groups_of(state: &Path) -> Vec<PathBuf> {
+    let name = format!("inspect-daytona-{}", state.file_name().unwrap().to_string_lossy());
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == name.as_str() {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
 /// Processes of sandboxes alone.
 pub(crate) fn inmates_of(state: &Path) -> Vec<(Pid, String)> {
     let mut found = processes_below(state);
@@ -212,6 +229,21 @@ impl Helper {
             .args(["--bounding-set", "-all", "--inh-caps", "-all", "--"])
             .arg(std::env::current_exe().unwrap());
         Self::spawn(command, test, parent)
+    }
+
+    /// Starts it in a pid namespace in which memory files cannot be executed.
+    pub(crate) fn start_without_memory_programs(test: &str, parent: &Path) -> Option<Self> {
+        const SYSCTL: &str = "/proc/sys/vm/memfd_noexec";
+        if !Path::new(SYSCTL).exists() {
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-euc"])
+            .arg(format!("echo 2 > {SYSCTL}; exec \"$@\""))
+            .arg("sh")
+            .arg(std::env::current_exe().unwrap());
+        Some(Self::spawn(command, test, parent))
     }
 
     fn spawn(mut command: Command, test: &str, parent: &Path) -> Self {

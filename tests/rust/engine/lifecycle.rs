@@ -1,7 +1,7 @@
 //! Start, stop, delete, and every way for a server to end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -9,7 +9,7 @@ use inspect_daytona::ErrorKind;
 use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
 
 use crate::fixture::{
-    DEADLINE, Helper, Server, execute, inmates_of, needs_root, parent, processes_below, runner_of,
+    DEADLINE, Helper, Server, execute, groups_of, inmates_of, needs_root, parent, processes_below, runner_of,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +103,52 @@ async fn refusals_name_the_step_and_the_sandbox() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_runs_is_neither_started_again_nor_deleted() {
+    needs_root!();
+    let server = Server::new().await;
+    let sandbox = server.start(server.spec()).await;
+    let error = server.engine.start(sandbox.spec.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let error = server.engine.delete(sandbox.spec.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(sandbox.output("echo alive").await, "alive");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_very_deep_tree_and_files_of_others_are_deleted() {
+    needs_root!();
+    let server = Server::new().await;
+    let sandbox = server.start(server.spec()).await;
+    sandbox.output("python3 -c \"import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\"").await;
+    sandbox.output("sudo -n mkdir -m 000 /opt/closed && sudo -n touch /opt/closed/file && sudo -n chown 4711 /opt/closed").await;
+    sandbox.stop().await;
+    server.engine.delete(sandbox.spec.clone()).await.unwrap();
+    assert!(!sandbox.spec.directory.exists());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_in_memory_may_be_forbidden() {
+    needs_root!();
+    let parent = parent();
+    match Helper::start_without_memory_programs("lifecycle::server_without_memory_programs", parent.path()) {
+        Some(helper) => helper.succeed(),
+        None => crate::fixture::skip("needs vm.memfd_noexec (Linux 6.3)"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by programs_in_memory_may_be_forbidden"]
+async fn server_without_memory_programs() {
+    assert_eq!(fs::read_to_string("/proc/sys/vm/memfd_noexec").unwrap().trim(), "2");
+    let server = Server::new().await;
+    let sandbox = server.start(server.spec()).await;
+    assert_eq!(sandbox.output("id -un; sudo -n id -u").await, "daytona\n0");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_runner_ends_its_sandboxes_and_fails_what_waits() {
     needs_root!();
     let server = Server::new().await;
@@ -138,8 +184,7 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
     )
     .await;
     assert!(processes_below(&state).len() > 1);
-    let cgroups = fs::read_to_string(state.join("cgroups")).unwrap();
-    assert!(cgroups.lines().count() > 0);
+    let groups = groups_of(&state);
     helper.kill();
     let begun = Instant::now();
     while !processes_below(&state).is_empty() {
@@ -149,9 +194,13 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
     assert!(state.exists());
     let engine =
         choose(EngineChoice::Auto, StateDirectory::open(Some(parent.path())).unwrap()).await.unwrap();
-    assert!(!state.exists(), "{} was not swept", state.display());
-    for cgroup in cgroups.lines() {
-        assert!(!Path::new(cgroup).exists(), "{cgroup} was not swept");
+    let begun = Instant::now();
+    while state.exists() {
+        assert!(begun.elapsed() < DEADLINE, "{} was not swept", state.display());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for group in groups {
+        assert!(!group.exists(), "{} was not swept", group.display());
     }
     engine.shutdown().await;
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use inspect_daytona::local::spec::Limits;
 
-use crate::fixture::{Sandbox, Server, needs_root};
+use crate::fixture::{Sandbox, Server, groups_of, needs_root};
 
 /// The groups of a sandbox.
 fn groups(server: &Server, sandbox: &Sandbox) -> Vec<PathBuf> {
-    let text = fs::read_to_string(server.state.join("cgroups")).unwrap();
-    text.lines().map(|line| PathBuf::from(line).join(&sandbox.spec.id)).filter(|path| path.exists()).collect()
+    let groups = groups_of(&server.state);
+    groups.into_iter().map(|path| path.join(&sandbox.spec.id)).filter(|path| path.exists()).collect()
 }
 
 macro_rules! needs {

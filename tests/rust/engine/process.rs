@@ -95,6 +95,8 @@ async fn a_killed_server_leaves_no_process() {
     until(true, "sleep 76543.3").await;
     helper.kill();
     until(false, "sleep 76543.3").await;
+    // which sweeps
+    Server::with(EngineChoice::Process).await.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
