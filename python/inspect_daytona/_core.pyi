@@ -5,14 +5,31 @@ from a thread of the module. The comment behind each names the value.
 """
 
 from collections.abc import Callable
+from typing import final
 
 from inspect_daytona._bridge import Callback
 
+__all__ = [
+    "LocalServer",
+    "Operation",
+    "Provider",
+    "Run",
+    "Sandbox",
+    "__version__",
+    "connect",
+    "local_statistics",
+    "serve",
+    "shutdown",
+    "start_local",
+    "task_environment",
+]
 __version__: str
 
+@final
 class Operation:
     def abort(self) -> None: ...
 
+@final
 class Provider:
     @property
     def api_url(self) -> str: ...
@@ -32,6 +49,7 @@ class Provider:
         self, ids: list[str], on_done: Callback
     ) -> Operation: ...  # list[(id, reason)]: failures
 
+@final
 class Run:
     @property
     def id(self) -> str: ...
@@ -46,6 +64,7 @@ class Run:
     def abandon(self, name: str) -> None: ...
     def finish(self, cleanup: bool, on_done: Callback) -> Operation: ...  # list[(name, id | None, reason)]
 
+@final
 class Sandbox:
     @property
     def service(self) -> str: ...
@@ -69,6 +88,7 @@ class Sandbox:
     def read_file(self, path: str, limit: int, on_done: Callback) -> Operation: ...  # bytes
     def delete(self, on_done: Callback) -> Operation: ...  # None
 
+@final
 class LocalServer:
     @property
     def url(self) -> str: ...
@@ -93,4 +113,4 @@ def serve(
     port: int | None,
     on_ready: Callable[[str, str, str, list[str]], object],
 ) -> None: ...
-def shutdown(seconds: float) -> None: ...
+def shutdown(seconds: float) -> list[tuple[str, str | None]]: ...

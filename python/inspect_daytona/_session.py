@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,7 @@ from ._bridge import complete
 from ._config import Directories
 
 try:
-    from . import _core
+    from . import _core as _core  # noqa: PLC0414 - for others to import from here, where its absence is explained
 except ImportError as ex:
     from inspect_ai._util.error import PrerequisiteError
 
@@ -26,8 +27,6 @@ except ImportError as ex:
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Ends a Daytona inside this process, and every sandbox in it; what it may take is bounded, since Python waits for it.
-atexit.register(_core.shutdown, 20.0)
 
 
 async def connect() -> _core.Provider:
@@ -77,3 +76,18 @@ def current_batch() -> Batch:
         return _ownerless
     state = sandbox_lifecycle_state()
     return _ownerless if state is None else state.get(Batch)
+
+
+# What the end of the process may wait for: deletes that a second Ctrl-C interrupted, and a Daytona inside it.
+_EXIT_SECONDS = 30.0
+
+
+@atexit.register
+def _finish() -> None:
+    """Leaves no sandbox behind, not even where the eval was not allowed to clean up."""
+    for name, id in _core.shutdown(_EXIT_SECONDS):
+        print(
+            f"sandbox {name} may still exist and cost money; delete it with: "
+            f"inspect sandbox cleanup daytona {id or name}",
+            file=sys.stderr,
+        )

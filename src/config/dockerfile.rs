@@ -32,7 +32,7 @@ pub enum ContextUse {
 impl Dockerfile {
     /// Parses a Dockerfile. Anything parses; what is no instruction is left to the builder to refuse.
     pub fn parse(text: impl Into<String>) -> Self {
-        let text = text.into().replace("\r\n", "\n");
+        let text = text.into();
         let (escape, instructions) = instructions(&text);
         Self { text, escape, instructions }
     }
@@ -334,6 +334,14 @@ mod tests {
             uses("# a comment ends directives\n# escape=`\nFROM a\nCOPY a \\\n b /x\n"),
             some(&["a", "b"])
         );
+    }
+
+    #[test]
+    fn lines_may_end_as_on_windows() {
+        let text = "FROM a\r\nCOPY a \\\r\n b /x\r\nCOPY <<EOF /y\r\nCOPY c /x\r\nEOF\r\nARG A\r\n";
+        assert_eq!(uses(text), some(&["a", "b"]));
+        let special = Dockerfile::parse(text).specialize(&args(&[("A", "1")]), None).unwrap();
+        assert_eq!(special, text.replace("ARG A", "ARG A=\"1\""));
     }
 
     #[test]

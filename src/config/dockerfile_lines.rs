@@ -77,7 +77,8 @@ impl Iterator for Lines<'_> {
         let rest = self.text.get(start..).filter(|rest| !rest.is_empty())?;
         let end = start + rest.find('\n').unwrap_or(rest.len());
         self.position = end + 1;
-        Some(start..end)
+        let line = &self.text[start..end];
+        Some(start..start + line.strip_suffix('\r').unwrap_or(line).len())
     }
 }
 

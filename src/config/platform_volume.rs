@@ -59,13 +59,14 @@ fn volume(node: &Node) -> Read<PlatformVolume> {
     if !is_mountable(&mount_path) {
         return Err(node
             .problem(format!("`{mount_path}` cannot be a volume's path"))
-            .hint(format!("It must be absolute, without . and .., and not below {}", SYSTEM.join(" "))));
+            .hint(format!("It must be absolute, without `.` and `..`, and not below {}", SYSTEM.join(" "))));
     }
     if let Some(subpath) = &subpath
         && (subpath.starts_with('/') || !has_plain_parts(subpath))
     {
-        return Err(node
-            .problem(format!("`{subpath}` cannot be a volume's subpath: it must be relative, without ..")));
+        return Err(node.problem(format!(
+            "`{subpath}` cannot be a volume's subpath: it must be relative, without `..`"
+        )));
     }
     Ok(PlatformVolume { volume, mount_path, subpath })
 }

@@ -178,7 +178,10 @@ impl<T> Context<T> for nix::Result<T> {
 ///
 /// Those of the operating system.
 pub fn body<T: Serialize>(body: &T) -> io::Result<OwnedFd> {
-    let mut file = std::fs::File::from(memfd_create(c"body", MFdFlags::MFD_CLOEXEC)?);
+    // systems may insist on the bit (`vm.memfd_noexec`), which kernels before 6.3 refuse
+    let not_executable = MFdFlags::from_bits_retain(0x8);
+    let made = memfd_create(c"body", MFdFlags::MFD_CLOEXEC | not_executable);
+    let mut file = std::fs::File::from(made.or_else(|_| memfd_create(c"body", MFdFlags::MFD_CLOEXEC))?);
     file.write_all(&serde_json::to_vec(body)?)?;
     file.rewind()?;
     Ok(file.into())

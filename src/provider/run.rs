@@ -1,6 +1,7 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct Inner {
     keep_alive: keep_alive::Task,
     /// Warnings that were given: thousands of samples have the same.
     warned: Mutex<BTreeSet<String>>,
+    /// Its sandboxes are to outlive it.
+    kept: AtomicBool,
 }
 
 /// A sandbox that a run could not delete, or was told to keep.
@@ -78,6 +81,7 @@ impl Run {
             registry: Registry::default(),
             keep_alive: keep_alive::Task::default(),
             warned: Mutex::default(),
+            kept: AtomicBool::new(false),
         }))
     }
 
@@ -378,6 +382,7 @@ impl Run {
                 tracing::warn!("cannot look for sandboxes that are left: {error}");
             }
         } else {
+            self.0.kept.store(true, Ordering::Relaxed);
             keep_alive::extend_for_inspection(self).await;
         }
         self.0.keep_alive.stop();
@@ -392,6 +397,14 @@ impl Run {
             },
         });
         left.collect()
+    }
+
+    /// Finishes a run whose process ends without having done so, unless its sandboxes are to be kept.
+    pub async fn settle(&self) -> Vec<Left> {
+        if self.0.kept.load(Ordering::Relaxed) || self.0.registry.all().is_empty() {
+            return Vec::new();
+        }
+        self.finish(true).await
     }
 
     /// Deletes sandboxes that carry this run's label but are not on its account: the news of their creation was lost.

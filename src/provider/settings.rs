@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
@@ -36,7 +37,8 @@ enum Origin {
     /// A Dockerfile or compose file.
     Path(PathBuf),
     /// Inspect's `ComposeConfig`.
-    Model(serde_json::Value),
+    /// As text, since the order of its services may decide which is the default.
+    Model(Box<RawValue>),
     /// The keys of `x-daytona` alone.
     Settings(serde_json::Value),
 }
@@ -297,7 +299,7 @@ fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Res
     let source = match request.source {
         Origin::None => Source::None,
         Origin::Path(path) => Source::from_path(path)?,
-        Origin::Model(model) => Source::Model(model.to_string()),
+        Origin::Model(model) => Source::Model(model.get().to_owned()),
         Origin::Settings(settings) => Source::Settings(settings.to_string()),
     };
     let context = Context {
@@ -382,6 +384,15 @@ mod tests {
         assert_eq!(request.network_allow_list.as_deref(), Some("10.0.0.0/8"));
         assert_eq!(request.secrets.unwrap()[0]["KEY"], "my-secret");
         assert_eq!(request.ttl_minutes, Some(5));
+    }
+
+    #[test]
+    fn the_first_service_of_a_model_stays_the_first() {
+        let model = r#"{"services": {"zeta": {"image": "a:1"}, "alpha": {"image": "b:1"}}}"#;
+        let json = format!(r#"{{"source": {{"model": {model}}}, "directory": "/"}}"#);
+        let request: Request = serde_json::from_str(&json).unwrap();
+        let Origin::Model(text) = request.source else { panic!("a model") };
+        assert!(text.get().find("zeta") < text.get().find("alpha"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Connection, run and sandbox, as the provider's Python class uses them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,19 @@ use crate::provider::cleanup;
 /// The process's connection, and the settings that it was made from: a changed environment makes another one.
 /// Held while connecting, so that tasks that begin together share one.
 static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
+
+/// Every run of this process, so that none is left unfinished when it ends.
+static RUNS: std::sync::Mutex<Vec<provider::Run>> = std::sync::Mutex::new(Vec::new());
+
+/// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
+pub(super) async fn settle_runs() -> Vec<provider::Left> {
+    let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut left = Vec::new();
+    for run in runs {
+        left.extend(run.settle().await);
+    }
+    left
+}
 
 /// A connection to Daytona. Cheap to clone.
 #[pyclass(frozen, module = "inspect_daytona._core")]
@@ -55,8 +68,10 @@ async fn make_provider(environ: &BTreeMap<String, String>) -> Result<Provider> {
         Environment::Daytona(options) => Ok(Provider::new(Client::new(options)?, None)),
         Environment::Local { target } => {
             let server = local::shared(environ).await?;
-            let mut options = ClientOptions::new(server.url(), Credentials::ApiKey(server.api_key()))?;
-            options.target = target;
+            let options = ClientOptions::new(server.url(), Credentials::ApiKey(server.api_key()))?;
+            if let Some(target) = target {
+                tracing::info!("DAYTONA_TARGET={target} is not used: a local Daytona has one region");
+            }
             Ok(Provider::new(Client::new(options)?, Some(server)))
         }
     }
@@ -96,7 +111,9 @@ impl Provider {
 
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
-        Run { run: provider::Run::with_images(self.client.clone(), self.images.clone()), local: self.local.is_some() }
+        let run = provider::Run::with_images(self.client.clone(), self.images.clone());
+        RUNS.lock().unwrap_or_else(PoisonError::into_inner).push(run.clone());
+        Run { run, local: self.local.is_some() }
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.

@@ -124,16 +124,19 @@ fn deliver(py: Python<'_>, finished: Finished) {
     }
 }
 
-/// Ends what still runs in the background, and the embedded Daytona with every sandbox in it. Waits at most `seconds`.
-/// Called when Python exits.
+/// Finishes what still runs in the background, then the embedded Daytona with every sandbox in it. Waits at most
+/// `seconds`. Returns `(name, id)` of sandboxes that may be left. Called when Python exits.
 #[pyfunction]
-pub(super) fn shutdown(py: Python<'_>, seconds: f64) {
+pub(super) fn shutdown(py: Python<'_>, seconds: f64) -> Vec<(String, Option<String>)> {
     if OWNER.get() != Some(&std::process::id()) {
-        return;
+        return Vec::new();
     }
     let limit = std::time::Duration::from_secs_f64(seconds.clamp(0.0, 600.0));
     py.detach(|| {
-        let runtime = pyo3_async_runtimes::tokio::get_runtime();
-        let _in_time = runtime.block_on(async { tokio::time::timeout(limit, super::local::shutdown_all()).await });
-    });
+        pyo3_async_runtimes::tokio::get_runtime().block_on(async {
+            let left = tokio::time::timeout(limit, super::provider::settle_runs()).await.unwrap_or_default();
+            let _in_time = tokio::time::timeout(limit, super::local::shutdown_all()).await;
+            left.into_iter().map(|left| (left.name, left.id)).collect()
+        })
+    })
 }

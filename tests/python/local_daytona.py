@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # Guards against hangs; nothing here is expected to take long.
@@ -83,9 +84,11 @@ class LocalDaytona:
 
     def fault(self, method: str, path: str, kind: str, **rule: object) -> None:
         """Makes requests fail; `times`, `delayMilliseconds` and the fault's own fields are keywords."""
-        of_rule = {key: rule.pop(key) for key in ("times", "delayMilliseconds") if key in rule}
-        body = {"method": method, "path": path, "fault": {"kind": kind, **rule}, **of_rule}
-        self.call("POST", "/admin/faults", body)
+        body: dict[str, object] = {"method": method, "path": path}
+        for key in ("times", "delayMilliseconds"):
+            if key in rule:
+                body[key] = rule.pop(key)
+        self.call("POST", "/admin/faults", {**body, "fault": {"kind": kind} | rule})
 
     def reset(self) -> None:
         """Ends all faults and counts requests from zero."""
@@ -156,3 +159,15 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = LIMIT_
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def command_lines() -> list[list[str]]:
+    """The command lines of all processes on this machine, sandboxes included."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_text(errors="replace").rstrip("\0").split("\0"))
+        except OSError:
+            # it ended meanwhile
+            continue
+    return found

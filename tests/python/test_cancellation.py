@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, wait_until
+from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, command_lines, wait_until
 
 EVAL = """\
 import os, sys
@@ -87,19 +87,7 @@ def begun(daytona: LocalDaytona, stage: str, method: str, route: str) -> bool:
     """Whether a stage is under way; commands also run before the solver's, so those are looked for by name."""
     if stage != "exec":
         return daytona.requests(method, route) > 0
-    return any(b"sleep\x00600" in command for command in command_lines())
-
-
-def command_lines() -> list[bytes]:
-    """The command lines of all processes on this machine."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes())
-        except OSError:
-            # it ended meanwhile
-            continue
-    return found
+    return ["sleep", "600"] in command_lines()
 
 
 def output(folder: Path) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, serve
+from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, command_lines, serve
 
 
 def cleanup(server: LocalDaytona, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,6 +97,33 @@ def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
     assert daytona.names() == []
 
 
+@pytest.mark.parametrize(("answer", "left"), [("n", ["inspect-a"]), ("y", [])])
+def test_cleanup_of_everything_asks_on_a_terminal(
+    daytona: LocalDaytona, answer: str, left: list[str]
+) -> None:
+    daytona.create("inspect-a")
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
+        env=clean_environment(**daytona.environment),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        os.write(ours, f"{answer}\n".encode())
+        said = b""
+        # a terminal whose last program has ended answers with an error
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 4096):
+                said += chunk
+        os.close(ours)
+        assert process.wait(LIMIT_SECONDS) == 0
+    assert b"Delete 1 sandbox" in said
+    assert daytona.names() == left
+    daytona.delete_all()
+
+
 def test_cleanup_without_a_key_is_one_sentence() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
@@ -114,32 +144,18 @@ def test_serve_ends_cleanly_with_every_sandbox_gone(stop: signal.Signals, tmp_pa
     with serve(DIRECTORY=str(tmp_path / "sandboxes")) as server:
         box = server.create("inspect-a")
         url = f"/toolbox/{box['id']}/process/execute"
-        marker = "86123"
+        sleeper = ["sleep", "86123"]
         server_root = server.url.removesuffix("/api")
         at_root = LocalDaytona(server.process, server_root, server.api_key)
         started = at_root.call(
-            "POST", url, {"command": f"sh -c 'sleep {marker} >/dev/null 2>&1 &'", "timeout": 10}
+            "POST", url, {"command": "sh -c 'sleep 86123 >/dev/null 2>&1 &'", "timeout": 10}
         )
         assert started["exitCode"] == 0
-        assert processes(marker) != []
+        assert sleeper in command_lines()
         assert server.stop(stop) == 0
-        assert processes(marker) == []
+        assert sleeper not in command_lines()
     # the lock is for the servers that share the directory, also those to come
     assert [path.name for path in (tmp_path / "sandboxes").iterdir()] == ["lock"]
-
-
-def processes(marker: str) -> list[str]:
-    """Command lines on this machine that hold `marker` as a word."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_text(errors="replace").split("\0")
-        except OSError:
-            # it ended meanwhile
-            continue
-        if marker in words:
-            found.append(" ".join(words))
-    return found
 
 
 def test_serve_takes_host_and_port() -> None:

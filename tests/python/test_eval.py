@@ -10,6 +10,7 @@ import pytest
 from inspect_ai import Task
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.dataset import Sample
+from inspect_ai.log import EvalLog
 from inspect_ai.solver import TaskState
 from inspect_ai.tool import bash, bash_session, python, text_editor
 from inspect_ai.util import ExecCompleted, ExecStderr, ExecStdout, SandboxEnvironmentSpec, sandbox
@@ -240,6 +241,18 @@ def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
     assert says in message
     assert "Nothing was created" in message
     assert daytona.requests("POST", "/api/sandbox") == 0
+
+
+def test_the_example_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    code = readme.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    logs: list[EvalLog] = []
+    uname = scripted(("bash", {"command": "uname -s; cat notes.txt"}), last="It is Linux.")
+    monkeypatch.setattr(inspect_ai, "eval", lambda task, model: logs.append(evaluate(task, uname)))
+    exec(code, {})  # noqa: S102 - our own
+    assert results(logs[0]) == ["Linux\nhello"]
+    assert logs[0].results is not None
+    assert logs[0].results.scores[0].metrics["accuracy"].value == 1
 
 
 async def nothing(state: TaskState) -> None:

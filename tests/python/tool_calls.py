@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import inspect_ai
 from inspect_ai import Task
+from inspect_ai import eval as inspect_eval
 from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.model import ChatMessageTool, Model, ModelOutput, ModelUsage, get_model
@@ -16,15 +16,15 @@ from inspect_ai.tool import Tool
 Call = tuple[str, dict[str, Any]]
 
 
-def scripted(*calls: Call) -> Model:
-    """A model that makes these calls, one at a time and the same in every sample, then says `done`."""
+def scripted(*calls: Call, last: str = "done") -> Model:
+    """A model that makes these calls, one at a time and the same in every sample, and ends with `last`."""
 
     def answer(messages: list[Any], *_: object) -> ModelOutput:
         step = sum(message.role == "assistant" for message in messages)
         if step < len(calls):
             output = ModelOutput.for_tool_call("mockllm/model", *calls[step])
         else:
-            output = ModelOutput.from_content("mockllm/model", "done")
+            output = ModelOutput.from_content("mockllm/model", last)
         # without figures Inspect would count tokens, for which it downloads a vocabulary
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
@@ -36,7 +36,7 @@ def evaluate(
     task: Task | list[Task], model: Model | None = None, *, sandbox_cleanup: bool = True, **options: Any
 ) -> EvalLog:
     """Runs one task in Daytona sandboxes; its log."""
-    [log] = inspect_ai.eval(
+    [log] = inspect_eval(
         task,
         model=model or scripted(),
         sandbox_cleanup=sandbox_cleanup,

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::hierarchy::{Controller, Hierarchy, find};
+use super::hierarchy::{Controller, Hierarchy, PREFIX, find};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::spec::Limits;
 
@@ -16,7 +16,7 @@ use crate::local::spec::Limits;
 const PERIOD_MICROSECONDS: u64 = 100_000;
 
 /// The groups of one server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
 }
@@ -31,12 +31,7 @@ pub(super) struct Cgroup {
 impl Cgroups {
     /// Makes the server's groups where this user may.
     pub(super) fn open(name: &str) -> Self {
-        Self { hierarchies: find(&format!("inspect-daytona-{name}")) }
-    }
-
-    /// The server's own directories.
-    pub(super) fn directories(&self) -> Vec<PathBuf> {
-        self.hierarchies.iter().map(|hierarchy| hierarchy.directory.clone()).collect()
+        Self { hierarchies: find(&format!("{PREFIX}{name}")) }
     }
 
     /// What cannot be limited here, one sentence each.
@@ -125,7 +120,9 @@ fn settings(controller: Controller, unified: bool, limit: u64) -> Vec<(&'static 
             ("memory.limit_in_bytes", limit.to_string()),
             ("memory.memsw.limit_in_bytes", limit.to_string()),
         ],
-        (Controller::Memory, true) => vec![("memory.max", limit.to_string()), ("memory.swap.max", "0".into())],
+        (Controller::Memory, true) => {
+            vec![("memory.max", limit.to_string()), ("memory.swap.max", "0".into())]
+        }
         (Controller::Cpu, false) => vec![
             ("cpu.cfs_period_us", PERIOD_MICROSECONDS.to_string()),
             ("cpu.cfs_quota_us", quota.to_string()),

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -23,6 +24,7 @@ const KILLED: i32 = 137;
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Arc<OwnedFd>,
+    closed: AtomicBool,
     requests: Sender<(Request, Vec<OwnedFd>)>,
     shared: Arc<Mutex<Shared>>,
     ended: watch::Receiver<bool>,
@@ -40,6 +42,9 @@ struct Shared {
 /// What this side knows of a sandbox that runs.
 #[derive(Debug)]
 pub(super) struct Inmate {
+    id: String,
+    /// Whether it was killed, by us or because nobody waits for its start any more.
+    doomed: bool,
     exit: watch::Sender<Option<Exit>>,
     cgroup: Cgroup,
     socket: Socket,
@@ -61,12 +66,17 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn doom(shared: &Mutex<Shared>, number: u64) {
+    if let Some(inmate) = lock(shared).sandboxes.get_mut(&number) {
+        inmate.doomed = true;
+    }
+}
+
 impl Connection {
     /// Starts the runner program.
     pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
-        let (near, far) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .step(|| "make a socket".into())?;
+        let (near, far) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .step(|| "make a socket".into())?;
         let near = Arc::new(near);
         let shared = Arc::new(Mutex::new(Shared::default()));
         let (requests, outbox) = channel();
@@ -78,8 +88,12 @@ impl Connection {
         // The kernel kills the runner when the thread that started it ends, so that thread is the one which listens
         // to it to the end.
         let run = move || {
-            let mut child = match program::start(far, &directory) {
-                Ok(child) => child,
+            let mut child = match program::start(&far, &directory) {
+                Ok(child) => {
+                    // the runner's copy is to be the only one, so that its end is seen
+                    drop(far);
+                    child
+                }
                 Err(failure) => return drop(started_sender.send(Err(failure))),
             };
             let words = child.stderr.take().map(|stderr| collect(stderr, Arc::clone(&state)));
@@ -94,11 +108,16 @@ impl Connection {
             .name("runner-writer".into())
             .spawn(move || write(&near, &outbox))
             .step(|| "start a thread".into())?;
-        Ok(Self { socket, requests, shared, ended })
+        Ok(Self { socket, closed: AtomicBool::new(false), requests, shared, ended })
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(&self, number: u64, request: Request, beside: Vec<OwnedFd>) -> Result<Report, Failure> {
+    pub(super) async fn ask(
+        &self,
+        number: u64,
+        request: Request,
+        beside: Vec<OwnedFd>,
+    ) -> Result<Report, Failure> {
         let (sender, answer) = oneshot::channel();
         {
             let mut shared = lock(&self.shared);
@@ -124,6 +143,18 @@ impl Connection {
         receiver
     }
 
+    /// The end of the sandbox with this id that runs or starts, and whether it is near.
+    pub(super) fn find(&self, id: &str) -> Option<(watch::Receiver<Option<Exit>>, bool)> {
+        let shared = lock(&self.shared);
+        let inmate = shared.sandboxes.values().find(|inmate| inmate.id == id)?;
+        Some((inmate.exit.subscribe(), inmate.doomed))
+    }
+
+    /// Notes that a sandbox ends as soon as it has started.
+    pub(super) fn doom(&self, number: u64) {
+        doom(&self.shared, number);
+    }
+
     /// Expects nothing any more of a sandbox that did not start.
     pub(super) fn give_up(&self, number: u64) {
         let inmate = {
@@ -139,7 +170,9 @@ impl Connection {
     /// A function that kills a sandbox.
     pub(super) fn killer(&self, number: u64) -> impl Fn() + Send + Sync + use<> {
         let requests = Mutex::new(self.requests.clone());
+        let shared = Arc::clone(&self.shared);
         move || {
+            doom(&shared, number);
             let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = requests.send((Request::Kill { number }, Vec::new()));
         }
@@ -147,11 +180,21 @@ impl Connection {
 
     /// The ends of all sandboxes that run.
     pub(super) fn exits(&self) -> Vec<(u64, watch::Receiver<Option<Exit>>)> {
-        lock(&self.shared).sandboxes.iter().map(|(number, inmate)| (*number, inmate.exit.subscribe())).collect()
+        lock(&self.shared)
+            .sandboxes
+            .iter()
+            .map(|(number, inmate)| (*number, inmate.exit.subscribe()))
+            .collect()
+    }
+
+    /// Whether the runner was ended by us.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Ends the runner, which ends every sandbox.
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         // already closed is as good
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
     }
@@ -230,8 +273,8 @@ fn answer(number: u64, report: Report, shared: &Mutex<Shared>, requests: &Sender
 
 impl Inmate {
     /// One whose toolbox is to serve at `socket`, which is removed with it.
-    pub(super) fn new(cgroup: Cgroup, socket: PathBuf) -> Self {
-        Self { exit: watch::Sender::new(None), cgroup, socket: Socket(socket) }
+    pub(super) fn new(id: String, cgroup: Cgroup, socket: PathBuf) -> Self {
+        Self { id, doomed: false, exit: watch::Sender::new(None), cgroup, socket: Socket(socket) }
     }
 
     fn end(self, code: i32) {
@@ -253,7 +296,8 @@ fn bury(child: &mut Child, words: Option<thread::JoinHandle<()>>, shared: &Mutex
     let (answers, sandboxes) = {
         let mut shared = lock(shared);
         let words = std::mem::take(&mut shared.last_words);
-        let failure = Failure::new("ask the runner", format!("it has ended ({status}) {words}").trim().to_owned());
+        let failure =
+            Failure::new("ask the runner", format!("it has ended ({status}) {words}").trim().to_owned());
         shared.dead = Some(failure.clone());
         let answers: Vec<_> = shared.answers.drain().map(|(_, answer)| (answer, failure.clone())).collect();
         (answers, std::mem::take(&mut shared.sandboxes))

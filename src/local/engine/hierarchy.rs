@@ -1,7 +1,15 @@
 //! Where control groups can be made on this machine, found by making them.
+//!
+//! A server holds a lock on its groups, so that the next one knows those of the dead.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::cgroup::remove_tree;
+
+/// How the names of servers' groups begin.
+pub(super) const PREFIX: &str = "inspect-daytona-";
 
 /// A controller that limits of sandboxes need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +46,7 @@ impl Controller {
 }
 
 /// A group of the server's own in which groups of sandboxes can be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Hierarchy {
     /// The server's group.
     pub(super) directory: PathBuf,
@@ -46,6 +54,7 @@ pub(super) struct Hierarchy {
     pub(super) unified: bool,
     /// The controllers that groups in it have.
     pub(super) controllers: Vec<Controller>,
+    _lock: File,
 }
 
 /// A mounted hierarchy and the group of this process in it.
@@ -71,21 +80,26 @@ pub(super) fn find(name: &str) -> Vec<Hierarchy> {
         if wanted.is_empty() {
             continue;
         }
-        found.extend(if mounted.unified { open_unified(&mounted, name, &wanted) } else { open(&mounted, name, wanted) });
+        found.extend(if mounted.unified {
+            open_unified(&mounted, name, &wanted)
+        } else {
+            open(&mounted, name, wanted)
+        });
     }
     found
 }
 
 /// Version 1: below our own group, so that the server's own limits hold for its sandboxes.
 fn open(mounted: &Mounted, name: &str, controllers: Vec<Controller>) -> Option<Hierarchy> {
+    sweep(&mounted.own);
     let directory = mounted.own.join(name);
-    fs::create_dir(&directory).ok()?;
+    let lock = make(&directory)?;
     let usable = controllers.iter().all(|one| directory.join(one.file(false)).exists());
     if !usable {
         let _ = fs::remove_dir(&directory);
         return None;
     }
-    Some(Hierarchy { directory, unified: false, controllers })
+    Some(Hierarchy { directory, unified: false, controllers, _lock: lock })
 }
 
 /// Version 2: a group with processes in it, as our own, can have no groups with controllers below it. So the nearest
@@ -93,13 +107,16 @@ fn open(mounted: &Mounted, name: &str, controllers: Vec<Controller>) -> Option<H
 fn open_unified(mounted: &Mounted, name: &str, wanted: &[Controller]) -> Option<Hierarchy> {
     let ancestors = mounted.own.ancestors().skip(usize::from(mounted.own != mounted.mount_point));
     for parent in ancestors.take_while(|parent| parent.starts_with(&mounted.mount_point)) {
+        sweep(parent);
         let directory = parent.join(name);
-        if fs::create_dir(&directory).is_err() {
-            continue;
-        }
+        let Some(lock) = make(&directory) else { continue };
         for controller in wanted {
             // each alone, since one that is missing makes the whole line fail
             let enable = format!("+{}", controller.name());
+            if parent == mounted.mount_point {
+                // only the root of a hierarchy may have both processes and groups with controllers
+                let _ = fs::write(parent.join("cgroup.subtree_control"), &enable);
+            }
             let _ = fs::write(directory.join("cgroup.subtree_control"), enable);
         }
         let enabled = fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap_or_default();
@@ -110,11 +127,45 @@ fn open_unified(mounted: &Mounted, name: &str, wanted: &[Controller]) -> Option<
             .filter(|one| directory.join(one.file(true)).exists())
             .collect();
         if !controllers.is_empty() && may_move_to(parent) {
-            return Some(Hierarchy { directory, unified: true, controllers });
+            return Some(Hierarchy { directory, unified: true, controllers, _lock: lock });
         }
         let _ = fs::remove_dir(&directory);
     }
     None
+}
+
+/// Makes a group and locks it. `None` where we may not.
+fn make(directory: &Path) -> Option<File> {
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        fs::create_dir(directory).ok()?;
+        let lock = File::open(directory).ok()?;
+        lock.lock().ok()?;
+        // another server may have taken it for a dead one's before it was locked
+        let there = fs::metadata(directory).is_ok_and(|found| {
+            lock.metadata().is_ok_and(|locked| (found.dev(), found.ino()) == (locked.dev(), locked.ino()))
+        });
+        if there {
+            return Some(lock);
+        }
+    }
+    None
+}
+
+/// Removes the groups of dead servers.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let Ok(lock) = File::open(entry.path()) else { continue };
+        if lock.try_lock().is_ok()
+            && let Err(error) = remove_tree(&entry.path())
+        {
+            // perhaps of another user's server
+            tracing::debug!("cannot remove the cgroup {} of a dead server: {error}", entry.path().display());
+        }
+    }
 }
 
 /// Moving a process takes write access to the common ancestor of its old and its new group.
@@ -130,7 +181,9 @@ fn mounted(mounts: &str, groups: &str) -> Vec<Mounted> {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let left: Vec<&str> = left.split_whitespace().collect();
         let right: Vec<&str> = right.split_whitespace().collect();
-        let (Some(root), Some(mount_point), Some(kind)) = (left.get(3), left.get(4), right.first()) else { continue };
+        let (Some(root), Some(mount_point), Some(kind)) = (left.get(3), left.get(4), right.first()) else {
+            continue;
+        };
         let unified = match *kind {
             "cgroup" => false,
             "cgroup2" => true,

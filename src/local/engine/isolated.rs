@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use super::cgroup::{self, Cgroups};
+use super::cgroup::Cgroups;
 use super::connection::{Connection, Inmate};
 use super::state::{Stale, StateDirectory};
 use super::{Engine, Isolation, Killer, Running};
@@ -72,6 +72,7 @@ impl Isolated {
 
     /// Makes a sandbox; the outer error is ours, the inner one names the step that the system refused.
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
+        self.refuse_running(&spec.id).await?;
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
         })?;
@@ -82,7 +83,7 @@ impl Isolated {
             let cgroup = cgroups.create(&spec.id, &spec.limits)?;
             let order = Order { cgroups: cgroup.procs(), spec };
             let prepared = prepare(&order, &path);
-            Ok::<_, Error>((Inmate::new(cgroup, path), prepared))
+            Ok::<_, Error>((Inmate::new(order.spec.id, cgroup, path), prepared))
         });
         let (inmate, prepared) = prepared.await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "preparing the sandbox was interrupted").with_source(error)
@@ -91,10 +92,13 @@ impl Isolated {
         let started = match prepared {
             Err(failure) => Err(failure),
             Ok(beside) => {
+                let abandoned = Abandoned { connection: &self.connection, number };
                 let asked = self.connection.ask(number, Request::Start { number }, beside);
-                tokio::time::timeout(START_DEADLINE, asked)
+                let answer = tokio::time::timeout(START_DEADLINE, asked)
                     .await
-                    .unwrap_or_else(|_| Err(Failure::new("start the sandbox", "the runner does not answer")))
+                    .unwrap_or_else(|_| Err(Failure::new("start the sandbox", "the runner does not answer")));
+                std::mem::forget(abandoned);
+                answer
             }
         };
         drop(permit);
@@ -106,6 +110,19 @@ impl Isolated {
         Ok(Ok(Running { toolbox: socket, exit, killer }))
     }
 
+    /// Two starts over one writable layer would destroy it, as would its removal. Waits for a sandbox that ends.
+    async fn refuse_running(&self, id: &str) -> Result<()> {
+        let running = || Error::new(ErrorKind::Conflict, "it is running").with_sandbox(id);
+        match self.connection.find(id) {
+            None => Ok(()),
+            Some((_, false)) => Err(running()),
+            Some((mut exit, true)) => {
+                let ended = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;
+                ended.map(drop).map_err(|_| running().temporary())
+            }
+        }
+    }
+
     async fn remove(&self, directory: PathBuf) -> Result<(), Failure> {
         let body = wire::body(&directory).step(|| "write the order".into())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -114,17 +131,31 @@ impl Isolated {
         removed.map_err(|_| Failure::new("remove the sandbox", "the runner does not answer"))?.map(drop)
     }
 
-    /// Removes what dead servers have left.
+    /// Removes what dead servers have left. What is not done when the engine is shut down is left to the next server.
     pub(super) async fn sweep(&self, stale: Vec<Stale>) {
         for left in stale {
-            for directory in &left.cgroups {
-                if let Err(error) = cgroup::remove_tree(directory) {
-                    tracing::warn!("cannot remove the cgroup {} of a dead server: {error}", directory.display());
-                }
-            }
+            self.remove_sandboxes(&left.path).await;
             if let Err(failure) = self.remove(left.path.clone()).await {
-                tracing::warn!("what a dead server has left stays in {}: {failure}", left.path.display());
+                self.lament(&left.path, &failure);
             }
+        }
+    }
+
+    /// Removes the files of all sandboxes of a server, through the runner: they may be other users'.
+    async fn remove_sandboxes(&self, state: &Path) {
+        let sandboxes = state.join("sandboxes");
+        let entries = std::fs::read_dir(&sandboxes).into_iter().flatten().flatten().map(|entry| entry.path());
+        let removals =
+            stream::iter(entries).map(|path| self.remove(path)).buffer_unordered(CONCURRENT_STARTS);
+        let failures: Vec<Failure> = removals.filter_map(|removed| ready(removed.err())).collect().await;
+        for failure in failures {
+            self.lament(state, &failure);
+        }
+    }
+
+    fn lament(&self, directory: &Path, failure: &Failure) {
+        if !self.connection.is_closed() {
+            tracing::warn!("files of sandboxes are left in {}: {failure}", directory.display());
         }
     }
 
@@ -137,10 +168,7 @@ impl Isolated {
         for (_, mut exit) in exits {
             let _ = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;
         }
-        // the runner can remove files that are other users' for us
-        if let Err(failure) = self.remove(self.state.path().join("sandboxes")).await {
-            tracing::warn!("files of sandboxes are left in {}: {failure}", self.state.path().display());
-        }
+        self.remove_sandboxes(self.state.path()).await;
         self.connection.close();
         let mut ended = self.connection.ended();
         let _ = tokio::time::timeout(END_DEADLINE, ended.wait_for(|ended| *ended)).await;
@@ -168,6 +196,7 @@ impl Engine for Isolated {
 
     fn delete(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<()>> {
         async move {
+            self.refuse_running(&spec.id).await?;
             let fail = |error: Error| error.with_operation("delete sandbox").with_sandbox(spec.id.clone());
             self.cgroups
                 .remains(&spec.id)
@@ -202,6 +231,18 @@ fn prepare(order: &Order, socket: &Path) -> Result<Vec<OwnedFd>, Failure> {
     Ok(vec![wire::body(order).step(|| "write the order".into())?, listener.into()])
 }
 
+/// A start for which nobody waits any more, unless it is forgotten.
+struct Abandoned<'a> {
+    connection: &'a Connection,
+    number: u64,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        self.connection.doom(self.number);
+    }
+}
+
 fn name(level: Level) -> &'static str {
     match level {
         Level::RootIdmap => "namespaces/root-idmap",
@@ -215,7 +256,9 @@ fn name(level: Level) -> &'static str {
 fn promises(level: Level) -> Vec<String> {
     let lost: &[&str] = match level {
         Level::RootIdmap => &[],
-        Level::Subuid => &["System directories of this machine are read-only in sandboxes, even for their root."],
+        Level::Subuid => {
+            &["System directories of this machine are read-only in sandboxes, even for their root."]
+        }
         Level::SingleUid => &[
             "System directories of this machine are read-only in sandboxes, even for their root.",
             "Sandboxes have one user only, which is root and called daytona: no chown, no further users.",

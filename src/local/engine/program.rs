@@ -17,20 +17,18 @@ static PROGRAM: &[u8] = include_bytes!(env!("INSPECT_DAYTONA_RUNNER"));
 const NAME: &str = "inspect-daytona-runner";
 
 /// Starts the program with `socket` as its standard input and an empty environment.
-pub(super) fn start(socket: OwnedFd, directory: &Path) -> Result<Child, Failure> {
-    let socket = || socket.try_clone().step(|| "copy the runner's socket".into());
+pub(super) fn start(socket: &OwnedFd, directory: &Path) -> Result<Child, Failure> {
     let in_memory = in_memory().and_then(|file| {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        spawn(&path, socket().map_err(|failure| io::Error::other(failure.to_string()))?)
+        spawn(&path, socket.try_clone()?)
     });
-    match in_memory {
-        Ok(child) => Ok(child),
-        // systems may forbid programs in memory files
-        Err(_) => {
-            let path = on_disk(directory).step(|| format!("write the runner to {}", directory.display()))?;
-            spawn(&path, socket()?).step(|| format!("start the runner {}", path.display()))
-        }
+    if let Ok(child) = in_memory {
+        return Ok(child);
     }
+    // systems may forbid programs in memory files
+    let path = on_disk(directory).step(|| format!("write the runner to {}", directory.display()))?;
+    let socket = socket.try_clone().step(|| "copy the runner's socket".into())?;
+    spawn(&path, socket).step(|| format!("start the runner {}", path.display()))
 }
 
 fn spawn(path: &Path, socket: OwnedFd) -> io::Result<Child> {
@@ -52,7 +50,8 @@ fn in_memory() -> io::Result<File> {
     let made = memfd_create(c"inspect-daytona-runner", flags | executable);
     let mut file = File::from(made.or_else(|_| memfd_create(c"inspect-daytona-runner", flags))?);
     file.write_all(PROGRAM)?;
-    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file)
 }

@@ -5,14 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, NFS_SUPER_MAGIC, statfs};
+use nix::sys::statfs::{FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// A Unix socket's address has 108 bytes; what follows the state directory needs 16 of them.
 const LONGEST: usize = 90;
 const LOCK: &str = "lock";
-const CGROUPS: &str = "cgroups";
 
 /// A directory of one server's own, locked for as long as this value, and so the server, lives.
 #[derive(Debug)]
@@ -28,8 +27,6 @@ pub struct StateDirectory {
 pub(super) struct Stale {
     /// The directory.
     pub(super) path: PathBuf,
-    /// The cgroups of its sandboxes.
-    pub(super) cgroups: Vec<PathBuf>,
     _lock: File,
 }
 
@@ -101,12 +98,6 @@ impl StateDirectory {
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
     }
-
-    /// Notes where this server's cgroups are, for whoever cleans up after it.
-    pub(super) fn note_cgroups(&self, cgroups: &[PathBuf]) -> io::Result<()> {
-        let lines: Vec<String> = cgroups.iter().map(|path| path.display().to_string()).collect();
-        fs::write(self.path.join(CGROUPS), lines.join("\n"))
-    }
 }
 
 /// Makes a directory that is ours; in a shared one, somebody else may have been faster.
@@ -134,17 +125,17 @@ fn find_stale(parent: &Path) -> io::Result<Vec<Stale>> {
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let cgroups = fs::read_to_string(path.join(CGROUPS)).unwrap_or_default();
-        let cgroups = cgroups.lines().map(PathBuf::from).collect();
-        stale.push(Stale { path, cgroups, _lock: lock });
+        stale.push(Stale { path, _lock: lock });
     }
     Ok(stale)
 }
 
 /// Overlays cannot lie on overlays, as in containers, nor on NFS; memory is the next best.
 fn default_parent(notes: &mut Vec<String>) -> PathBuf {
-    let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/share"));
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
+    let home =
+        || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/share"));
+    let data =
+        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
     let own = |directory: PathBuf| directory.join("inspect-daytona").join("local");
     let user = nix::unistd::geteuid();
     if let Some(data) = data.map(own)
@@ -159,7 +150,9 @@ fn default_parent(notes: &mut Vec<String>) -> PathBuf {
         .find(|path| statfs(path).is_ok_and(|found| can_hold_layers(found.filesystem_type())))
         .unwrap_or_else(std::env::temp_dir);
     if chosen.starts_with("/dev/shm") {
-        notes.push("Files of sandboxes are held in memory, since no directory on a disk can hold overlays.".into());
+        notes.push(
+            "Files of sandboxes are held in memory, since no directory on a disk can hold overlays.".into(),
+        );
     }
     chosen.join(format!("inspect-daytona-{user}"))
 }
@@ -176,7 +169,6 @@ mod tests {
     fn the_directory_of_a_live_server_is_not_stale_and_that_of_a_dead_one_is() {
         let parent = tempfile::tempdir().unwrap();
         let first = StateDirectory::open(Some(parent.path())).unwrap();
-        first.note_cgroups(&["/sys/fs/cgroup/pids/x".into()]).unwrap();
         let mut second = StateDirectory::open(Some(parent.path())).unwrap();
         assert!(second.take_stale().is_empty());
         let path = first.path().to_owned();
@@ -185,7 +177,6 @@ mod tests {
         let stale = third.take_stale();
         assert_eq!(stale.len(), 1);
         assert_eq!(stale[0].path, path);
-        assert_eq!(stale[0].cgroups, [Path::new("/sys/fs/cgroup/pids/x")]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::local::wire::{Failure, Level};
 /// A sandbox is made in milliseconds; this long means that it never will be.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The file through which a process is put into a control group.
+const PROCS: &str = "cgroup.procs";
+
 /// What a user can do where no level works.
 const HINT: &str = "Allow user namespaces to this user (sysctl user.max_user_namespaces, \
                     kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container: \
@@ -30,13 +33,9 @@ const HINT: &str = "Allow user namespaces to this user (sysctl user.max_user_nam
 
 /// See [`super::choose`].
 pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> Result<Arc<dyn Engine>> {
-    let stale = state.take_stale();
+    let remains = state.take_stale();
     let state = Arc::new(state);
     let cgroups = Arc::new(Cgroups::open(&state.name()));
-    if let Err(error) = state.note_cgroups(&cgroups.directories()) {
-        let message = format!("cannot write to {}: {error}", state.path().display());
-        return Err(Error::new(ErrorKind::System, message).with_source(error));
-    }
     let is_root = nix::unistd::geteuid().is_root();
     let levels: &[Level] = match choice {
         EngineChoice::Process => &[Level::Process],
@@ -45,10 +44,18 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
     };
     let mut refusals = Vec::new();
     for level in levels {
-        match attempt(*level, &state, &cgroups).await {
+        let mut attempted = attempt(*level, &state, &cgroups).await;
+        if attempted.as_ref().is_err_and(|failure| failure.step.contains(PROCS)) {
+            // limits are lost then, which the engine tells
+            attempted = attempt(*level, &state, &Arc::new(Cgroups::default())).await;
+        }
+        match attempted {
             Ok(engine) => {
-                engine.sweep(stale).await;
-                return Ok(Arc::new(engine));
+                let engine = Arc::new(engine);
+                let sweeper = Arc::clone(&engine);
+                // it may take long, and nobody waits for it
+                tokio::spawn(async move { sweeper.sweep(remains).await });
+                return Ok(engine);
             }
             Err(failure) => {
                 tracing::debug!("sandboxes at level {level:?} are impossible: {failure}");
@@ -63,7 +70,11 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
 }
 
 /// Makes an engine and proves that it works.
-async fn attempt(level: Level, state: &Arc<StateDirectory>, cgroups: &Arc<Cgroups>) -> Result<Isolated, Failure> {
+async fn attempt(
+    level: Level,
+    state: &Arc<StateDirectory>,
+    cgroups: &Arc<Cgroups>,
+) -> Result<Isolated, Failure> {
     let open = |own_sudo| Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo);
     let (engine, host_sudo) = open(false).await?;
     // one for each level, since another one's files may have other owners

@@ -16,7 +16,9 @@ pub(super) fn write(layer: &Layer<'_>) -> Result<(), Failure> {
     let passwd = passwd(&read("passwd")?, users);
     let group = group(&read("group")?, users);
     let write = |name: &str, text: &str, mode: u32| {
-        layer.file(&format!("etc/{name}"), text.as_bytes(), mode).step(|| format!("write the sandbox's {name}"))
+        layer
+            .file(&format!("etc/{name}"), text.as_bytes(), mode)
+            .step(|| format!("write the sandbox's {name}"))
     };
     write("shadow", &shadow(&passwd), 0o640)?;
     write("gshadow", &gshadow(&group), 0o640)?;
@@ -59,7 +61,8 @@ fn group(host: &str, users: bool) -> String {
         let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next()) else { continue };
         lines.push(format!("{name}:x:{id}:{}", if name == "sudo" { "daytona" } else { "" }));
     }
-    if !lines.iter().any(|line| line.starts_with("sudo:")) && !lines.iter().any(|line| line.contains(":27:")) {
+    if !lines.iter().any(|line| line.starts_with("sudo:")) && !lines.iter().any(|line| line.contains(":27:"))
+    {
         lines.push("sudo:x:27:daytona".into());
     }
     if users {
@@ -72,13 +75,15 @@ fn group(host: &str, users: bool) -> String {
 
 /// Nobody has a password.
 fn shadow(passwd: &str) -> String {
-    names(passwd).map(|name| format!("{name}:*:19000:0:99999:7:::\n")).collect()
+    lines(names(passwd).map(|name| format!("{name}:*:19000:0:99999:7:::")))
 }
 
 fn gshadow(group: &str) -> String {
-    names(group)
-        .map(|name| format!("{name}:*::{}\n", if name == "sudo" { "daytona" } else { "" }))
-        .collect()
+    lines(names(group).map(|name| format!("{name}:*::{}", if name == "sudo" { "daytona" } else { "" })))
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn names(file: &str) -> impl Iterator<Item = &str> {

@@ -26,7 +26,13 @@ pub(super) fn account(passwd: &str, user: &str) -> Option<Account> {
         // a root file system need not list anybody; root and numbers exist all the same
         let uid = if user == "root" { 0 } else { number? };
         let home = PathBuf::from(if uid == 0 { "/root" } else { "/" });
-        Some(Account { name: user.trim_start_matches('#').into(), uid, gid: uid, home, shell: "/bin/sh".into() })
+        Some(Account {
+            name: user.trim_start_matches('#').into(),
+            uid,
+            gid: uid,
+            home,
+            shell: "/bin/sh".into(),
+        })
     })
 }
 
@@ -69,7 +75,8 @@ pub(super) fn group_id(group: &str, wanted: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\ndaytona:x:1000:1001:,,,:/home/daytona:\nbroken:x\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\ndaytona:x:1000:1001:,,,:/home/daytona:\nbroken:x\n";
 
     #[test]
     fn accounts_are_found_by_name_and_number() {

@@ -50,8 +50,9 @@ pub(super) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Writes all layers. `sudo` is the program to be put there under that name.
-    pub(super) fn write(&self, sudo: Option<&Path>) -> Result<(), Failure> {
+    /// Writes all layers. `sudo` is the program to be put there under that name. Returns the directories of which parts
+    /// are hidden although they are no secrets.
+    pub(super) fn write(&self, sudo: Option<&Path>) -> Result<Vec<&'static str>, Failure> {
         self.skeleton().step(|| "write the base layer of /".into())?;
         if !self.privileged {
             self.copy(Path::new("etc")).step(|| "copy /etc".into())?;
@@ -61,12 +62,15 @@ impl Layer<'_> {
         if let Some(program) = sudo {
             self.sudo(program).step(|| "write the stand-in for sudo".into())?;
         }
-        if self.privileged {
-            for composed in ["etc", "var"] {
-                self.hide_secrets(composed).step(|| format!("hide what /{composed} keeps from its users"))?;
+        let mut partial = Vec::new();
+        for composed in ["etc", "var"] {
+            let hide =
+                || self.hide_secrets(composed).step(|| format!("hide what /{composed} keeps from its users"));
+            if self.privileged && !hide()? {
+                partial.push(composed);
             }
         }
-        Ok(())
+        Ok(partial)
     }
 
     fn skeleton(&self) -> io::Result<()> {
@@ -96,7 +100,8 @@ impl Layer<'_> {
         }
         // what a root file system from elsewhere needs to be mounted over
         self.directory("image", 0o755, 0)?;
-        for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)] {
+        for (name, mode) in [("dev", 0o755), ("proc", 0o555), ("sys", 0o555), ("tmp", 0o1777), ("etc", 0o755)]
+        {
             self.directory(&format!("image/{name}"), mode, 0)?;
         }
         // the host's temporary files are not the sandbox's
@@ -151,8 +156,8 @@ impl Layer<'_> {
     }
 
     /// Hides what an ordinary user of the machine cannot read: a sandbox's root could, since it sees the files of the
-    /// machine's root as its own.
-    fn hide_secrets(&self, top: &str) -> io::Result<()> {
+    /// machine's root as its own. Whether all of it was looked at.
+    fn hide_secrets(&self, top: &str) -> io::Result<bool> {
         let mut directories = vec![PathBuf::from(top)];
         let mut entries = 0;
         while let Some(relative) = directories.pop() {
@@ -191,7 +196,7 @@ impl Layer<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(entries <= ENTRIES)
     }
 
     /// A mark that overlayfs takes for the absence of a file.
@@ -209,17 +214,15 @@ impl Layer<'_> {
     }
 
     fn opaque(&self, relative: &Path) -> io::Result<()> {
-        let path = CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
+        let path =
+            CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
         system::set_attribute(&path, c"trusted.overlay.opaque", b"y")
     }
 
     /// A merged directory has the mode of its topmost layer, so each parent must be as it is on the host.
     fn parents(&self, relative: &Path) -> io::Result<()> {
-        let mut missing: Vec<&Path> = relative
-            .ancestors()
-            .skip(1)
-            .take_while(|parent| !self.directory.join(parent).exists())
-            .collect();
+        let mut missing: Vec<&Path> =
+            relative.ancestors().skip(1).take_while(|parent| !self.directory.join(parent).exists()).collect();
         missing.reverse();
         missing.into_iter().try_for_each(|parent| self.like_host(parent))
     }

@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use nix::unistd::{Pid, getgid, getuid};
 use seccompiler::{
@@ -151,7 +151,8 @@ fn filter_system_calls(spec: &SandboxSpec) -> Result<(), Failure> {
     if spec.network != Network::Blocked {
         return Ok(());
     }
-    let failed = |error: &dyn std::fmt::Display| Failure::new("block the network with seccomp", error.to_string());
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new("block the network with seccomp", error.to_string());
     let domain = u64::try_from(libc::AF_UNIX).unwrap_or(1);
     let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, domain)
         .and_then(|condition| SeccompRule::new(vec![condition]))
@@ -187,7 +188,9 @@ fn drop_capabilities() -> Result<(), Failure> {
             caps::drop(None, caps::CapSet::Bounding, capability).map_err(failed)?;
         }
     }
-    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+    for set in
+        [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted]
+    {
         caps::clear(None, set).map_err(failed)?;
     }
     Ok(())

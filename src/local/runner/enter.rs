@@ -132,7 +132,8 @@ fn mount_own(spec: &SandboxSpec, has_users: bool) -> Result<(), Failure> {
     }
     for (kind, target, flags, options) in file_systems {
         let options = (!options.is_empty()).then_some(options);
-        mount(Some(kind), target, Some(kind), flags, options).step(|| format!("mount {kind} on /{target}"))?;
+        mount(Some(kind), target, Some(kind), flags, options)
+            .step(|| format!("mount {kind} on /{target}"))?;
     }
     if spec.root == RootFs::Host {
         fs::create_dir("run/lock").step(|| "make /run/lock".into())?;

@@ -42,7 +42,8 @@ impl Identity {
             Level::SingleUid | Level::Process => Ok(contiguous(0, 1)),
             Level::Subuid => {
                 let own = |name: &str| {
-                    fs::read_to_string(format!("/proc/self/{name}")).step(|| format!("read the runner's {name}"))
+                    fs::read_to_string(format!("/proc/self/{name}"))
+                        .step(|| format!("read the runner's {name}"))
                 };
                 let (uids, gids) = (own("uid_map")?, own("gid_map")?);
                 let count = ids_in(&uids).min(ids_in(&gids));
@@ -120,7 +121,9 @@ fn ids_in(map: &str) -> u32 {
 
 /// A map of a child namespace that changes nothing. The kernel wants each line within one line of the parent's.
 fn identical(map: &str) -> String {
-    extents(map).map(|(first, count)| format!("{first} {first} {count}\n")).collect()
+    let lines: Vec<String> =
+        extents(map).map(|(first, count)| format!("{first} {first} {count}\n")).collect();
+    lines.concat()
 }
 
 /// Takes an ordinary user's runner into a user namespace of its own, in which it is root.
@@ -128,7 +131,10 @@ pub(super) fn enter_user_namespace(level: Level) -> Result<(), Failure> {
     let runner = nix::unistd::getpid();
     let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
     let maps = if level == Level::Subuid {
-        Some([("newuidmap", subordinate("/etc/subuid", uid)?), ("newgidmap", subordinate("/etc/subgid", uid)?)])
+        Some([
+            ("newuidmap", subordinate("/etc/subuid", uid)?),
+            ("newgidmap", subordinate("/etc/subgid", uid)?),
+        ])
     } else {
         None
     };
@@ -156,24 +162,20 @@ pub(super) fn enter_user_namespace(level: Level) -> Result<(), Failure> {
     };
     drop(unshared);
     unshare(CloneFlags::CLONE_NEWUSER).step(|| "make a user namespace (unshare CLONE_NEWUSER)".into())?;
-    match outside {
-        Some(child) => {
-            (&tell).write_all(&[1]).step(|| "tell the helper that writes the id maps".into())?;
-            let status = waitpid(child, None).step(|| "wait for the helper that writes the id maps".into())?;
-            if !matches!(status, WaitStatus::Exited(_, 0)) {
-                return Err(Failure::new("write the id maps with newuidmap and newgidmap", "they failed"));
-            }
+    if let Some(child) = outside {
+        (&tell).write_all(&[1]).step(|| "tell the helper that writes the id maps".into())?;
+        let status = waitpid(child, None).step(|| "wait for the helper that writes the id maps".into())?;
+        if !matches!(status, WaitStatus::Exited(_, 0)) {
+            return Err(Failure::new("write the id maps with newuidmap and newgidmap", "they failed"));
         }
-        None => {
-            let write = |file: &str, text: String| {
-                fs::write(Path::new("/proc/self").join(file), text).step(|| format!("write {file}"))
-            };
-            write("setgroups", "deny".into())?;
-            write("uid_map", format!("0 {uid} 1\n"))?;
-            write("gid_map", format!("0 {gid} 1\n"))?;
-        }
+        return Ok(());
     }
-    Ok(())
+    let write = |file: &str, text: String| {
+        fs::write(Path::new("/proc/self").join(file), text).step(|| format!("write {file}"))
+    };
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("0 {uid} 1\n"))?;
+    write("gid_map", format!("0 {gid} 1\n"))
 }
 
 /// The first range that a file of subordinate ids gives to the user.
@@ -181,8 +183,9 @@ fn subordinate(file: &str, uid: u32) -> Result<(u32, u32), Failure> {
     let text = fs::read_to_string(file).step(|| format!("read {file}"))?;
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let account = accounts::account(&passwd, &format!("#{uid}"));
-    range_of(&text, account.as_ref().map(|account| account.name.as_str()), uid)
-        .ok_or_else(|| Failure::new(format!("use subordinate ids of {file}"), format!("no range for uid {uid}")))
+    range_of(&text, account.as_ref().map(|account| account.name.as_str()), uid).ok_or_else(|| {
+        Failure::new(format!("use subordinate ids of {file}"), format!("no range for uid {uid}"))
+    })
 }
 
 /// Lines are `name-or-uid:start:count`.

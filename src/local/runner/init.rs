@@ -30,6 +30,8 @@ pub(super) fn run(user: Option<OsString>) -> i32 {
 }
 
 fn serve(user: Option<OsString>, listener: UnixListener, status: &OwnedFd) -> Result<(), Failure> {
+    // the name under which the process is listed would be that of a memory file
+    nix::sys::prctl::set_name(c"toolbox").step(|| "name the process".into())?;
     // commands of the same user must not read or change what reports on them
     system::forbid_tracing().step(|| "become untraceable".into())?;
     let text = |value: OsString| value.to_string_lossy().into_owned();

@@ -49,9 +49,12 @@ impl Worker<'_> {
 
     /// Removes a directory.
     pub(super) fn remove(&self, body: OwnedFd) -> Report {
-        let removed = wire::read_body(body).step(|| "read the order".into()).and_then(|directory: PathBuf| {
-            mounts::remove(&directory).step(|| format!("remove {}", directory.display()))
-        });
+        // one is open for each level of a tree; fewer do for most
+        let _ = system::raise_open_files();
+        let removed =
+            wire::read_body(body).step(|| "read the order".into()).and_then(|directory: PathBuf| {
+                mounts::remove(&directory).step(|| format!("remove {}", directory.display()))
+            });
         match removed {
             Ok(()) => Report::Removed { number: self.number },
             Err(failure) => Report::Failed { number: self.number, failure },
@@ -76,7 +79,8 @@ impl Worker<'_> {
         };
         let (gate, opener) = io::pipe().step(|| "make a pipe".into())?;
         let (status, teller) = io::pipe().step(|| "make a pipe".into())?;
-        let Some(pid) = system::clone_sibling(namespaces).step(|| format!("clone into {namespaces:?}"))? else {
+        let Some(pid) = system::clone_sibling(namespaces).step(|| format!("clone into {namespaces:?}"))?
+        else {
             drop((opener, status));
             enter::run(&enter::Entry {
                 workshop: self.workshop,

@@ -21,12 +21,12 @@ use crate::local::wire::{self, Context, Failure, Level, Report, Request, Setup};
 /// Runs until the server closes its end. Returns the exit status.
 pub(super) fn run() -> i32 {
     let Ok(server) = take_server() else { return 1 };
-    let served = prepare(&server).and_then(|(workshop, ready)| {
+    let outcome = prepare(&server).and_then(|(workshop, ready)| {
         let mut runner = Runner::new(&server, workshop)?;
         runner.report(&ready).step(|| "answer the server".into())?;
         runner.serve().step(|| "serve".into())
     });
-    let Err(failure) = served else { return 0 };
+    let Err(failure) = outcome else { return 0 };
     let _ = wire::send(server.as_fd(), &Report::Failed { number: 0, failure }, &[]);
     1
 }
@@ -44,7 +44,8 @@ fn take_server() -> io::Result<OwnedFd> {
 fn prepare(server: &OwnedFd) -> Result<(Workshop, Report), Failure> {
     nix::unistd::setsid().step(|| "make a session".into())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let mut request = wire::receive::<Request>(server.as_fd()).step(|| "read the server's first request".into())?;
+    let mut request =
+        wire::receive::<Request>(server.as_fd()).step(|| "read the server's first request".into())?;
     let Some((Request::Begin, beside)) = &mut request else {
         return Err(Failure::new("start the runner", "it is started by a server, not by hand"));
     };
@@ -178,7 +179,13 @@ impl<'a> Runner<'a> {
     }
 
     /// What a worker does.
-    fn work(&self, number: u64, runner: OwnedFd, request: &Request, beside: &mut Vec<OwnedFd>) -> io::Result<()> {
+    fn work(
+        &self,
+        number: u64,
+        runner: OwnedFd,
+        request: &Request,
+        beside: &mut Vec<OwnedFd>,
+    ) -> io::Result<()> {
         system::die_with_parent()?;
         // the runner alone may hold this end
         nix::unistd::close(self.life.1.as_raw_fd())?;
@@ -215,7 +222,8 @@ impl<'a> Runner<'a> {
                 Some((Progress::Done(report), _)) => self.finish(worker, &report)?,
                 None => {
                     let number = attempt.number;
-                    let failure = Failure::new("make or remove the sandbox", "the worker ended without a word");
+                    let failure =
+                        Failure::new("make or remove the sandbox", "the worker ended without a word");
                     self.finish(worker, &Report::Failed { number, failure })?;
                 }
             }
@@ -273,7 +281,9 @@ impl<'a> Runner<'a> {
         if self.ended.is_empty() || (self.workshop.level == Level::Process && self.kill_strays()?) {
             return Ok(());
         }
-        std::mem::take(&mut self.ended).into_iter().try_for_each(|(number, code)| self.report(&Report::Exited { number, code }))
+        std::mem::take(&mut self.ended)
+            .into_iter()
+            .try_for_each(|(number, code)| self.report(&Report::Exited { number, code }))
     }
 
     /// Kills what sandboxes have left running. Whether it has to be tried again.
@@ -281,7 +291,8 @@ impl<'a> Runner<'a> {
         if !self.workers.is_empty() {
             return Ok(true);
         }
-        let strays: Vec<Pid> = confine::children()?.into_iter().filter(|pid| !self.sandboxes.contains_key(pid)).collect();
+        let strays: Vec<Pid> =
+            confine::children()?.into_iter().filter(|pid| !self.sandboxes.contains_key(pid)).collect();
         for stray in &strays {
             kill(*stray, Signal::SIGKILL)?;
         }

@@ -62,7 +62,11 @@ impl Workshop {
             identity: &workshop.identity,
             privileged: level == Level::RootIdmap,
         };
-        layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))?;
+        for partial in layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))? {
+            workshop
+                .lost
+                .push(format!("Parts of /{partial} are hidden in sandboxes, since it has very many files."));
+        }
         if level == Level::RootIdmap {
             let namespace = workshop
                 .identity
@@ -115,13 +119,15 @@ impl Workshop {
         let layers: Vec<String> = self.lower(name).iter().map(|layer| escape(layer)).collect();
         let layers = format!("lowerdir={}", layers.join(":"));
         let trial = self.directory.join("root");
-        let mounted = mount(Some("overlay"), &trial, Some("overlay"), MsFlags::MS_RDONLY, Some(layers.as_str()));
+        let mounted =
+            mount(Some("overlay"), &trial, Some("overlay"), MsFlags::MS_RDONLY, Some(layers.as_str()));
         mounted.is_ok() && umount2(&trial, MntFlags::MNT_DETACH).is_ok()
     }
 
     /// Attaches the directory `source` at `target`, its files with the ids of sandboxes where they are shifted.
     pub(super) fn attach_mapped(&self, source: &Path, target: &Path) -> Result<(), Failure> {
-        let tree = system::open_tree(source, false).step(|| format!("copy the mount of {}", source.display()))?;
+        let tree =
+            system::open_tree(source, false).step(|| format!("copy the mount of {}", source.display()))?;
         if let Some(namespace) = &self.user_namespace {
             system::map_ids(tree.as_fd(), namespace.as_fd())
                 .step(|| format!("map the ids of {} (mount_setattr MOUNT_ATTR_IDMAP)", source.display()))?;
@@ -150,7 +156,11 @@ impl Workshop {
 
     /// Where this machine's directory can be a lower layer.
     fn host(&self, name: &str) -> PathBuf {
-        if self.level == Level::RootIdmap { self.directory.join("host").join(name) } else { Path::new("/").join(name) }
+        if self.level == Level::RootIdmap {
+            self.directory.join("host").join(name)
+        } else {
+            Path::new("/").join(name)
+        }
     }
 
     /// Where a worker mounts a root file system from elsewhere.

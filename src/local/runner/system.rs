@@ -179,7 +179,11 @@ pub(super) fn place(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
 
 /// Runs the program behind descriptor `program` instead of this one, which closes that descriptor. Returns only on
 /// failure.
-pub(super) fn exec_placed(program: RawFd, arguments: &[&CStr], environment: &[CString]) -> io::Result<Infallible> {
+pub(super) fn exec_placed(
+    program: RawFd,
+    arguments: &[&CStr],
+    environment: &[CString],
+) -> io::Result<Infallible> {
     let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     argv.push(std::ptr::null());
     let mut envp: Vec<_> = environment.iter().map(|variable| variable.as_ptr()).collect();
@@ -264,6 +268,16 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Res
     check(c_long::from(unsafe { libc::setresgid(gid, gid, gid) }))?;
     // SAFETY: as above.
     check(c_long::from(unsafe { libc::setresuid(uid, uid, uid) })).map(drop)
+}
+
+/// Allows this process as many open files as its hard limit does.
+pub(super) fn raise_open_files() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct outlives the call.
+    check(c_long::from(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }))?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    check(c_long::from(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })).map(drop)
 }
 
 /// Ends the process without unwinding and without exit handlers.

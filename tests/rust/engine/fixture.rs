@@ -61,7 +61,9 @@ impl Server {
 
     /// A sandbox as the default snapshot makes it.
     pub(crate) fn spec(&self) -> SandboxSpec {
-        spec_in(&self.state.join("sandboxes").join(format!("sandbox-{}", NEXT.fetch_add(1, Ordering::Relaxed))))
+        spec_in(
+            &self.state.join("sandboxes").join(format!("sandbox-{}", NEXT.fetch_add(1, Ordering::Relaxed))),
+        )
     }
 
     /// Starts a sandbox.
@@ -74,7 +76,8 @@ impl Server {
     pub(crate) async fn end(self) {
         self.engine.shutdown().await;
         assert!(!self.state.exists(), "{} is left", self.state.display());
-        let left: Vec<_> = std::fs::read_dir(self.parent.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(self.parent.path()).unwrap().flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["lock"]);
     }
 }
@@ -152,6 +155,23 @@ pub(crate) fn processes_below(state: &Path) -> Vec<(Pid, String)> {
     found
 }
 
+/// The control groups of a server, one for each hierarchy.
+pub(crate) fn groups_of(state: &Path) -> Vec<PathBuf> {
+    let name = format!("inspect-daytona-{}", state.file_name().unwrap().to_string_lossy());
+    let mut found = Vec::new();
+    let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == name.as_str() {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
 /// Processes of sandboxes alone.
 pub(crate) fn inmates_of(state: &Path) -> Vec<(Pid, String)> {
     let mut found = processes_below(state);
@@ -163,7 +183,11 @@ pub(crate) fn inmates_of(state: &Path) -> Vec<(Pid, String)> {
 pub(crate) fn runner_of(sandbox: &Sandbox) -> Pid {
     let state = sandbox.spec.directory.ancestors().nth(2).unwrap();
     let found = processes_below(state);
-    found.iter().find(|(_, name)| name.trim() == "inspect-daytona-runner").unwrap_or_else(|| panic!("{found:?}")).0
+    found
+        .iter()
+        .find(|(_, name)| name.trim() == "inspect-daytona-runner")
+        .unwrap_or_else(|| panic!("{found:?}"))
+        .0
 }
 
 /// This test program in a process of its own, running one ignored test.
@@ -201,8 +225,25 @@ impl Helper {
     /// Starts it as root without the capabilities that namespaces need.
     pub(crate) fn start_forbidden(test: &str, parent: &Path) -> Self {
         let mut command = Command::new("setpriv");
-        command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--"]).arg(std::env::current_exe().unwrap());
+        command
+            .args(["--bounding-set", "-all", "--inh-caps", "-all", "--"])
+            .arg(std::env::current_exe().unwrap());
         Self::spawn(command, test, parent)
+    }
+
+    /// Starts it in a pid namespace in which memory files cannot be executed.
+    pub(crate) fn start_without_memory_programs(test: &str, parent: &Path) -> Option<Self> {
+        const SYSCTL: &str = "/proc/sys/vm/memfd_noexec";
+        if !Path::new(SYSCTL).exists() {
+            return None;
+        }
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-euc"])
+            .arg(format!("echo 2 > {SYSCTL}; exec \"$@\""))
+            .arg("sh")
+            .arg(std::env::current_exe().unwrap());
+        Some(Self::spawn(command, test, parent))
     }
 
     fn spawn(mut command: Command, test: &str, parent: &Path) -> Self {
@@ -254,7 +295,9 @@ fn as_user(mut setpriv: Command, parent: &Path, user: u32) -> Command {
     // the program itself may be where others cannot look
     let copy = parent.join("test-program");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    setpriv.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups", "--"]).arg(copy);
+    setpriv
+        .args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups", "--"])
+        .arg(copy);
     setpriv
 }
 

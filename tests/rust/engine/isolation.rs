@@ -1,7 +1,7 @@
 //! What a sandbox is from inside, as root on this machine.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use inspect_daytona::local::spec::Network;
 
@@ -16,9 +16,15 @@ async fn a_default_sandbox_is_daytonas_with_passwordless_sudo() {
     assert_eq!(sandbox.output("id -un; id -u; id -g; id -nG").await, "daytona\n1000\n1000\ndaytona sudo");
     assert_eq!(sandbox.output("sudo -n id -u").await, "0");
     assert_eq!(sandbox.output("sudo -n -u '#1' id -u").await, "1");
-    assert_eq!(sandbox.output("pwd; echo $HOME $USER $GREETING").await, "/home/daytona\n/home/daytona daytona hello world");
+    assert_eq!(
+        sandbox.output("pwd; echo $HOME $USER $GREETING").await,
+        "/home/daytona\n/home/daytona daytona hello world"
+    );
     assert_eq!(sandbox.output("stat -c %u /proc/1").await, "1000");
-    assert_eq!(sandbox.output("hostname; cat /etc/hostname").await, format!("{0}\n{0}", sandbox.spec.hostname));
+    assert_eq!(
+        sandbox.output("hostname; cat /etc/hostname").await,
+        format!("{0}\n{0}", sandbox.spec.hostname)
+    );
     assert_eq!(sandbox.output("getent hosts $(hostname) | cut -d' ' -f1").await, "127.0.1.1");
     assert_eq!(sandbox.output("touch ~/a /tmp/b /var/tmp/c /dev/shm/d && echo ok").await, "ok");
     server.end().await;
@@ -54,7 +60,12 @@ async fn the_roots_of_sandboxes_are_not_the_machines() {
         assert_ne!(code, 0, "{refused}: {output}");
     }
     // what a root may do to itself
-    for allowed in ["sudo -n mount -t tmpfs none /mnt", "sudo -n hostname other", "sudo -n chown 1234:567 /tmp", "sudo -n unshare -n true"] {
+    for allowed in [
+        "sudo -n mount -t tmpfs none /mnt",
+        "sudo -n hostname other",
+        "sudo -n chown 1234:567 /tmp",
+        "sudo -n unshare -n true",
+    ] {
         sandbox.output(allowed).await;
     }
     server.end().await;
@@ -66,9 +77,7 @@ async fn the_machines_people_and_secrets_are_hidden() {
     let server = Server::new().await;
     let secret = tempfile::Builder::new().prefix("secret").tempdir_in("/var/lib").unwrap();
     fs::write(secret.path().join("file"), "secret").unwrap();
-    let mut open = fs::Permissions::from(fs::metadata(secret.path()).unwrap().permissions());
-    std::os::unix::fs::PermissionsExt::set_mode(&mut open, 0o700);
-    fs::set_permissions(secret.path(), open).unwrap();
+    fs::set_permissions(secret.path(), PermissionsExt::from_mode(0o700)).unwrap();
     // hidden are those that were there when the engine started
     let second = Server::new().await;
     let sandbox = second.start(second.spec()).await;
@@ -118,7 +127,8 @@ async fn a_blocked_network_is_a_loopback_interface() {
     let blocked = server.start(spec).await;
     let (_, output) = blocked.run(&connect).await;
     assert!(output.contains("ConnectionRefusedError"), "{output}");
-    let (_, output) = blocked.run("python3 -c \"import socket; socket.create_connection(('192.0.2.1', 80), 5)\"").await;
+    let (_, output) =
+        blocked.run("python3 -c \"import socket; socket.create_connection(('192.0.2.1', 80), 5)\"").await;
     assert!(output.contains("Network is unreachable"), "{output}");
     let own = "python3 -c \"import socket; s = socket.create_server(('127.0.0.1', 0)); \
                socket.create_connection(s.getsockname(), 5)\"";
@@ -137,8 +147,12 @@ async fn nothing_of_the_server_is_in_a_sandbox() {
     first.env.insert("ONLY_OF_THE_FIRST".into(), "first-sandbox-secret".into());
     server.start(first).await;
     let sandbox = server.start(server.spec()).await;
-    let environments = sandbox.output("sudo -n sh -c 'cat /proc/*/environ /proc/*/cmdline' | tr '\\0' '\\n'").await;
-    assert!(environments.contains("GREETING=hello world") && !environments.contains("CARGO"), "{environments}");
+    let environments =
+        sandbox.output("sudo -n sh -c 'cat /proc/*/environ /proc/*/cmdline' | tr '\\0' '\\n'").await;
+    assert!(
+        environments.contains("GREETING=hello world") && !environments.contains("CARGO"),
+        "{environments}"
+    );
     // the memory of the first process, read by the sandbox's root
     let search = "import re,sys\nfor line in open('/proc/1/maps'):\n  a,b=[int(x,16) for x in line.split()[0].split('-')]\n  \
                   if 'r' not in line.split()[1] or 'vvar' in line or 'vsyscall' in line: continue\n  \

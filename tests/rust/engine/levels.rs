@@ -13,7 +13,9 @@ use crate::fixture::{Helper, Sandbox, needs_root, parent, skip, spec_in};
 const NOBODY: u32 = 65534;
 
 /// A sandbox of the user that this process is, and what it must be able to do at any level.
-async fn sandbox_of_an_ordinary_user(level: &str) -> (std::sync::Arc<dyn inspect_daytona::local::engine::Engine>, Sandbox) {
+async fn sandbox_of_an_ordinary_user(
+    level: &str,
+) -> (std::sync::Arc<dyn inspect_daytona::local::engine::Engine>, Sandbox) {
     let parent = PathBuf::from(std::env::var_os("INSPECT_DAYTONA_TEST_PARENT").unwrap());
     let state = StateDirectory::open(Some(&parent.join("state"))).unwrap();
     let directory = state.sandbox("a");

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use inspect_daytona::local::spec::Limits;
 
-use crate::fixture::{Sandbox, Server, needs_root};
+use crate::fixture::{Sandbox, Server, groups_of, needs_root};
 
 /// The groups of a sandbox.
 fn groups(server: &Server, sandbox: &Sandbox) -> Vec<PathBuf> {
-    let text = fs::read_to_string(server.state.join("cgroups")).unwrap();
-    text.lines().map(|line| PathBuf::from(line).join(&sandbox.spec.id)).filter(|path| path.exists()).collect()
+    let groups = groups_of(&server.state);
+    groups.into_iter().map(|path| path.join(&sandbox.spec.id)).filter(|path| path.exists()).collect()
 }
 
 macro_rules! needs {
@@ -66,7 +66,9 @@ async fn cores_are_limited() {
     let sandbox = server.start(spec).await;
     let found = groups(&server, &sandbox);
     let quota = found.iter().find_map(|path| {
-        fs::read_to_string(path.join("cpu.cfs_quota_us")).or_else(|_| fs::read_to_string(path.join("cpu.max"))).ok()
+        fs::read_to_string(path.join("cpu.cfs_quota_us"))
+            .or_else(|_| fs::read_to_string(path.join("cpu.max")))
+            .ok()
     });
     assert!(quota.is_some_and(|text| text.starts_with("100000")));
     server.end().await;

@@ -38,7 +38,11 @@ async fn a_process_sandbox_writes_to_its_own_directory_only() {
     let sandbox = server.start(server.spec()).await;
     sandbox.output("echo x > ~/file && echo y > $TMPDIR/file && cat ~/file && test $(pwd) = $HOME").await;
     let path = elsewhere.path().display();
-    for refused in [format!("echo x > {path}/file"), format!("cat {path}/secret"), "echo x > /tmp/inspect-daytona-process".into()] {
+    for refused in [
+        format!("echo x > {path}/file"),
+        format!("cat {path}/secret"),
+        "echo x > /tmp/inspect-daytona-process".into(),
+    ] {
         let (code, output) = sandbox.run(&refused).await;
         assert!(code != 0 && output.contains("ermission denied"), "{refused}: {output}");
     }
@@ -58,7 +62,9 @@ async fn a_blocked_network_has_no_sockets() {
     spec.network = Network::Blocked;
     let sandbox = server.start(spec).await;
     for family in ["AF_INET", "AF_INET6", "AF_NETLINK"] {
-        let (_, output) = sandbox.run(&format!("python3 -c 'import socket; socket.socket(socket.{family}, socket.SOCK_DGRAM)'")).await;
+        let (_, output) = sandbox
+            .run(&format!("python3 -c 'import socket; socket.socket(socket.{family}, socket.SOCK_DGRAM)'"))
+            .await;
         assert!(output.contains("Network is unreachable"), "{family}: {output}");
     }
     sandbox.output("python3 -c 'import socket; socket.socketpair()'").await;
@@ -89,6 +95,8 @@ async fn a_killed_server_leaves_no_process() {
     until(true, "sleep 76543.3").await;
     helper.kill();
     until(false, "sleep 76543.3").await;
+    // which sweeps
+    Server::with(EngineChoice::Process).await.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

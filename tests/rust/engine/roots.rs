@@ -22,7 +22,8 @@ fn copy_libraries(program: &str, directory: &Path) {
 
 /// A root file system of one program.
 fn busybox(directory: &Path) -> bool {
-    let Some(program) = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists()) else {
+    let Some(program) = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists())
+    else {
         return false;
     };
     for name in ["bin", "etc", "home/me"] {
@@ -33,7 +34,8 @@ fn busybox(directory: &Path) -> bool {
     for name in ["sh", "cat", "id", "ls", "touch", "stat", "hostname", "mount", "rm"] {
         symlink("busybox", directory.join("bin").join(name)).unwrap();
     }
-    fs::write(directory.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:7:8::/home/me:/bin/sh\n").unwrap();
+    fs::write(directory.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nme:x:7:8::/home/me:/bin/sh\n")
+        .unwrap();
     fs::write(directory.join("etc/group"), "root:x:0:\nme:x:8:\nmore:x:9:me\n").unwrap();
     fs::write(directory.join("only-here"), "image\n").unwrap();
     std::os::unix::fs::chown(directory.join("home/me"), Some(7), Some(8)).unwrap();

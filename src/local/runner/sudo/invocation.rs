@@ -106,7 +106,8 @@ impl Invocation {
     }
 
     fn long(&mut self, option: &str, rest: &mut VecDeque<OsString>) -> Result<(), String> {
-        let (name, inline) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        let (name, inline) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         if name == "preserve-env" {
             match inline {
                 None => self.preserve_all = true,

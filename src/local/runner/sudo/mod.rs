@@ -39,7 +39,8 @@ pub(super) fn run(arguments: Vec<OsString>) -> i32 {
 fn obey(invocation: &Invocation) -> Result<String, String> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let caller = accounts::account(&passwd, &format!("#{}", getuid())).ok_or("you do not exist in the passwd database")?;
+    let caller = accounts::account(&passwd, &format!("#{}", getuid()))
+        .ok_or("you do not exist in the passwd database")?;
     if !nix::unistd::geteuid().is_root() {
         return Err("must be owned by uid 0 and have the setuid bit set".into());
     }
@@ -76,7 +77,10 @@ fn execute(invocation: &Invocation, caller: &Account, passwd: &str, group: &str)
     let command = command_line(invocation, &target);
     let Some(name) = command.first() else { return "a command is required; see sudo --help".into() };
     let environment = environment(invocation, caller, &target, &command);
-    let path = environment.iter().find(|(name, _)| name == "PATH").map_or_else(|| PATH.into(), |(_, value)| value.clone());
+    let path = environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or_else(|| PATH.into(), |(_, value)| value.clone());
     let Some(program) = find(name, &path) else {
         return format!("{}: command not found", name.to_string_lossy());
     };
@@ -106,7 +110,9 @@ fn execute(invocation: &Invocation, caller: &Account, passwd: &str, group: &str)
         .into_iter()
         .filter_map(|(name, value)| c_string([name, value].join(OsStr::new("="))))
         .collect();
-    let Some(path) = c_string(program.clone().into_os_string()) else { return "the command contains NUL".into() };
+    let Some(path) = c_string(program.clone().into_os_string()) else {
+        return "the command contains NUL".into();
+    };
     match nix::unistd::execve(&path, &argv, &envp) {
         Ok(never) => match never {},
         Err(Errno::ENOEXEC) => run_script(&program, &argv, &envp),
