@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import inspect_ai
 import pytest
 from inspect_ai import Task
 from inspect_ai._util.error import PrerequisiteError
@@ -16,7 +18,7 @@ from inspect_ai.util import sandbox
 from conftest import BACKEND
 from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona, serve
-from tool_calls import evaluate, python_solver
+from tool_calls import evaluate, python_solver, scripted
 
 SNAPSHOTS = "/snapshots"
 
@@ -145,3 +147,37 @@ def test_several_services_are_refused_before_anything_is_created(images: LocalDa
     with pytest.raises(PrerequisiteError, match="more than one service"):
         evaluate(checking("true", ""))
     assert (images.requests("POST", SNAPSHOTS), images.requests("POST", "/sandbox")) == (0, 0)
+
+
+def test_a_dockerfile_beside_the_task_is_built_once_for_all_samples(images: LocalDaytona) -> None:
+    Path("Dockerfile").write_text("ARG WHERE=/usr\nFROM python:3.12\nENV WORD=hello\nWORKDIR /usr/share\n")
+    samples = [Sample(id=str(number), input="go") for number in range(5)]
+    log = evaluate(checking("echo $WORD in $PWD", "hello in /usr/share\n", samples, "Dockerfile"))
+    assert log.status == "success", log.error
+    assert images.requests("POST", SNAPSHOTS) == 1
+
+
+def test_without_preparation_sandboxes_are_built_and_no_snapshot_is_made(images: LocalDaytona) -> None:
+    compose("services:\n  default:\n    image: python:3.12\n    cpus: 2\nx-daytona:\n  prepare: false\n")
+    log = evaluate(checking("echo ok", "ok\n"))
+    assert log.status == "success", log.error
+    assert images.requests("POST", SNAPSHOTS) == 0
+
+
+def test_two_tasks_with_different_configurations_in_one_eval_have_a_snapshot_each(images: LocalDaytona) -> None:
+    tasks = []
+    for name, image in (("one", "python:3.12"), ("two", "debian:12")):
+        compose(f"services:\n  default:\n    image: {image}\n    environment: [NAME={name}]\n", f"{name}-compose.yaml")
+        tasks.append(checking("echo $NAME", f"{name}\n", config=f"{name}-compose.yaml"))
+    logs = inspect_ai.eval(
+        tasks, model=scripted(), max_tasks=2, sandbox_cleanup=True, log_dir=os.environ["INSPECT_LOG_DIR"]
+    )
+    assert [log.status for log in logs] == ["success", "success"], [log.error for log in logs]
+    assert images.requests("POST", SNAPSHOTS) == 2
+
+
+def test_a_build_that_fails_stops_the_task_with_the_builders_words(images: LocalDaytona) -> None:
+    Path("Dockerfile").write_text("FROM no-such-image:1\nENV A=1\n")
+    with pytest.raises(PrerequisiteError, match="could not be built"):
+        evaluate(checking("true", "", config="Dockerfile"))
+    assert images.requests("POST", "/sandbox") == 0
