@@ -19,6 +19,9 @@ pub struct SandboxSpec {
     pub env: BTreeMap<String, String>,
     /// Working directory of the toolbox, made if it is missing; the user's home where absent.
     pub work_dir: Option<PathBuf>,
+    /// What the toolbox starts beside itself; nothing where empty.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
     /// What the sandbox sees as `/`.
     pub root: RootFs,
     /// Network access.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::error::{ApiError, ApiResult};
-use super::images::Source;
+use super::images::{Image, Source};
 use super::record::Record;
 use super::state::{Control, closed, token};
 use super::timestamp;
@@ -343,6 +343,7 @@ impl Control {
             user: image.map_or_else(|| "root".to_owned(), |image| image.user.clone()),
             env,
             work_dir: image.and_then(|image| image.work_dir.clone()),
+            entrypoint: image.map(Image::started).unwrap_or_default(),
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
             network: record.network(),
             limits: Limits {

@@ -98,6 +98,7 @@ impl Snapshots {
         }
         let mut snapshot = self.describe(request, now);
         if let Some(image) = images.ready(&source) {
+            let image = with_entrypoint(image, &mut snapshot);
             self.insert(snapshot.clone(), Source::Ready(image));
             return Ok((snapshot, None));
         }
@@ -130,8 +131,7 @@ impl Snapshots {
         match outcome {
             Ok(image) => {
                 snapshot.state = SnapshotState::Active;
-                snapshot.entrypoint.get_or_insert_with(|| image.entrypoint.clone());
-                entry.source = Source::Ready(image);
+                entry.source = Source::Ready(with_entrypoint(image, snapshot));
             }
             Err(reason) => {
                 let built = snapshot.build_info.is_some();
@@ -230,6 +230,13 @@ impl Snapshots {
         entry.deactivated_at = Some(now);
         Ok(())
     }
+}
+
+/// The image with the snapshot's entrypoint, which is the image's own unless the snapshot was created with another.
+fn with_entrypoint(image: Image, snapshot: &mut Snapshot) -> Image {
+    let entrypoint = snapshot.entrypoint.take().unwrap_or(image.entrypoint);
+    snapshot.entrypoint = Some(entrypoint.clone());
+    Image { entrypoint, ..image }
 }
 
 /// What a request wants a snapshot to be made from.

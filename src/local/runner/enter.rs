@@ -91,7 +91,12 @@ fn become_first(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     // at 3, 4 and 5, as `init` expects
     system::place(&[entry.listener, entry.status.as_fd(), program.as_fd()])
         .step(|| "arrange the file descriptors".into())?;
-    let arguments = [c"inspect-daytona-toolbox", c"init", &user];
+    let word = |word: &String| {
+        CString::new(word.as_str()).map_err(|_| Failure::new("pass on the entrypoint", "it contains NUL"))
+    };
+    let entrypoint = spec.entrypoint.iter().map(word).collect::<Result<Vec<_>, _>>()?;
+    let mut arguments = vec![c"inspect-daytona-toolbox", c"init", &user];
+    arguments.extend(entrypoint.iter().map(CString::as_c_str));
     system::exec_placed(5, &arguments, &environment).step(|| "exec the toolbox".into())
 }
 
@@ -144,7 +149,8 @@ fn mount_own(spec: &SandboxSpec, has_users: bool) -> Result<(), Failure> {
 
 fn find_account(spec: &SandboxSpec) -> Result<Account, Failure> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let (user, group) = spec.user.split_once(':').map_or((spec.user.as_str(), None), |(user, group)| (user, Some(group)));
+    let (user, group) =
+        spec.user.split_once(':').map_or((spec.user.as_str(), None), |(user, group)| (user, Some(group)));
     let mut account = accounts::account(&passwd, user)
         .ok_or_else(|| Failure::new(format!("run as user {user}"), "the sandbox has no such user"))?;
     if let Some(group) = group.filter(|group| !group.is_empty()) {

@@ -16,10 +16,10 @@ const LISTENER: i32 = 3;
 const STATUS: i32 = 4;
 
 /// Serves until the process is killed.
-pub(super) fn run(user: Option<OsString>) -> i32 {
+pub(super) fn run(user: Option<OsString>, entrypoint: Vec<OsString>) -> i32 {
     let listener = UnixListener::from(system::inherited(LISTENER));
     let status = system::inherited(STATUS);
-    match serve(user, listener, &status) {
+    match serve(user, entrypoint, listener, &status) {
         Ok(()) => 0,
         Err(failure) => {
             let text = serde_json::to_vec(&failure).unwrap_or_default();
@@ -29,7 +29,12 @@ pub(super) fn run(user: Option<OsString>) -> i32 {
     }
 }
 
-fn serve(user: Option<OsString>, listener: UnixListener, status: &OwnedFd) -> Result<(), Failure> {
+fn serve(
+    user: Option<OsString>,
+    entrypoint: Vec<OsString>,
+    listener: UnixListener,
+    status: &OwnedFd,
+) -> Result<(), Failure> {
     // the name under which the process is listed would be that of a memory file
     nix::sys::prctl::set_name(c"toolbox").step(|| "name the process".into())?;
     // commands of the same user must not read or change what reports on them
@@ -39,6 +44,7 @@ fn serve(user: Option<OsString>, listener: UnixListener, status: &OwnedFd) -> Re
         user: user.map(text).unwrap_or_default(),
         work_dir: std::env::current_dir().step(|| "find the working directory".into())?,
         env: std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect(),
+        entrypoint: entrypoint.into_iter().map(text).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -39,7 +39,7 @@ pub fn run() -> i32 {
         return sudo::run(arguments.collect());
     }
     match arguments.next() {
-        Some(argument) if argument == "init" => init::run(arguments.next()),
+        Some(argument) if argument == "init" => init::run(arguments.next(), arguments.collect()),
         _ => serve::run(),
     }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     /// The whole environment of commands; of this process's own, nothing is passed on. `HOME` and `PATH` are
     /// filled in where absent.
     pub env: Vec<(String, String)>,
+    /// What is started beside the toolbox, in the session `entrypoint`; nothing where empty.
+    pub entrypoint: Vec<String>,
     /// What `GET /version` says, with a leading `v`.
     pub version: String,
 }
@@ -73,5 +75,8 @@ pub async fn serve(listener: UnixListener, options: Options) -> io::Result<()> {
 ///
 /// The operating system's, where the signal handler cannot be set up.
 pub fn app(options: Options) -> io::Result<axum::Router> {
-    Ok(router::routes(state::Toolbox::new(options)?))
+    let entrypoint = options.entrypoint.clone();
+    let toolbox = state::Toolbox::new(options)?;
+    session::run_entrypoint(&toolbox, &entrypoint);
+    Ok(router::routes(toolbox))
 }

@@ -27,7 +27,7 @@ pub(super) struct Toolbox {
 impl Toolbox {
     /// Prepares a toolbox and starts its reaper in the current runtime.
     pub(super) fn new(options: Options) -> io::Result<Arc<Self>> {
-        let Options { user, work_dir, mut env, version } = options;
+        let Options { user, work_dir, mut env, entrypoint: _, version } = options;
         if !env.iter().any(|(name, _)| name == "PATH") {
             env.push(("PATH".to_owned(), DEFAULT_PATH.to_owned()));
         }

@@ -70,6 +70,7 @@ async fn a_dockerfile_of_settings_over_a_mapped_image_needs_no_builder() {
     let spec = daytona.engine().started.lock().unwrap()[0].clone();
     assert_eq!((spec.root, spec.user.as_str()), (RootFs::Directory("/usr".into()), "me"));
     assert_eq!((spec.env["A"].as_str(), spec.env["B"].as_str()), ("1", "own"));
+    assert_eq!(spec.entrypoint, ["serve"]);
     assert_eq!(spec.env["DAYTONA_SANDBOX_USER"], "someone");
     assert_eq!((spec.work_dir.as_deref(), spec.limits.cpus), (Some(Path::new("/work")), Some(2)));
     // the same build is there already

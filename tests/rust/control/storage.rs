@@ -102,17 +102,17 @@ async fn objects_are_listed_by_prefix_and_page() {
     list.with_prefix(client.organization.clone());
     list.with_max_keys(2);
     let page = client.send(Method::GET, &list, "").await;
-    let page = rusty_s3::actions::ListObjectsV2::parse_response(&text(&page)).unwrap();
+    let page = rusty_s3::actions::ListObjectsV2::parse_response(text(&page)).unwrap();
     let keys: Vec<_> = page.contents.iter().map(|object| object.key.clone()).collect();
     assert_eq!(keys, [client.key("a"), client.key("b")]);
     list.with_continuation_token(page.next_continuation_token.unwrap());
     let page = client.send(Method::GET, &list, "").await;
-    let page = rusty_s3::actions::ListObjectsV2::parse_response(&text(&page)).unwrap();
+    let page = rusty_s3::actions::ListObjectsV2::parse_response(text(&page)).unwrap();
     assert_eq!((page.contents.len(), page.next_continuation_token), (1, None));
     list = client.bucket.list_objects_v2(Some(&client.credentials));
     list.with_prefix(format!("{}/nothing/", client.organization));
     let page = client.send(Method::GET, &list, "").await;
-    assert!(rusty_s3::actions::ListObjectsV2::parse_response(&text(&page)).unwrap().contents.is_empty());
+    assert!(rusty_s3::actions::ListObjectsV2::parse_response(text(&page)).unwrap().contents.is_empty());
     list.with_prefix("another".to_owned());
     refused(&client.send(Method::GET, &list, "").await, 403, "AccessDenied");
 }

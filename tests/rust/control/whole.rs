@@ -6,7 +6,7 @@ use inspect_daytona::ErrorKind;
 use inspect_daytona::local::control::{LocalOptions, LocalServer};
 use serde_json::{Value, json};
 
-use crate::client::Daytona;
+use crate::client::{Daytona, until};
 
 /// A server with the strongest isolation that works here.
 pub(crate) async fn daytona() -> Option<Daytona> {
@@ -77,4 +77,23 @@ async fn shutdown_leaves_no_sandbox_and_no_files() {
     let left: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.iter().all(|path| path.is_file()), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_build_over_the_default_image_starts_where_as_and_with_what_it_says() {
+    let Some(daytona) = daytona().await else { return };
+    let dockerfile = "FROM daytonaio/sandbox:0.5.0-slim\nENV A=\"b c\"\nWORKDIR /opt/made/here\nUSER root\n\
+                      ENTRYPOINT [\"sh\", \"-c\", \"echo said $A; sleep 1000\"]\n";
+    let sandbox = daytona.post("/api/sandbox", json!({"buildInfo": {"dockerfileContent": dockerfile}})).await;
+    let id = sandbox.expect(200)["id"].as_str().unwrap().to_owned();
+    daytona.wait_for(&id, "started").await;
+    assert_eq!(execute(&daytona, &id, "id -u; pwd; echo $A").await, "0\n/opt/made/here\nb c");
+    until("the entrypoint", || async {
+        let log = daytona.get(&format!("/toolbox/{id}/process/session/entrypoint/logs")).await;
+        (log.status == 200 && String::from_utf8_lossy(&log.body).contains("said b c")).then_some(())
+    })
+    .await;
+    // it is not among the sessions that clients have made
+    assert_eq!(daytona.get(&format!("/toolbox/{id}/process/session")).await.expect(200), json!([]));
+    daytona.server.shutdown().await;
 }

@@ -119,6 +119,7 @@ pub(crate) fn spec_in(directory: &Path) -> SandboxSpec {
         user: "daytona".into(),
         env: BTreeMap::from([("GREETING".into(), "hello world".into())]),
         work_dir: None,
+        entrypoint: Vec::new(),
         root: RootFs::Host,
         network: Network::Host,
         limits: Limits::default(),

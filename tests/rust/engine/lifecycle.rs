@@ -95,9 +95,10 @@ async fn refusals_name_the_step_and_the_sandbox() {
         )
     );
     let mut nowhere = server.spec();
-    nowhere.work_dir = Some("/nowhere".into());
+    // one that is missing is made, but not where nobody can make any
+    nowhere.work_dir = Some("/proc/nowhere".into());
     let error = server.engine.start(nowhere).await.unwrap_err();
-    assert!(error.to_string().contains("/nowhere: ENOENT"), "{error}");
+    assert!(error.to_string().contains("/proc/nowhere: ENOENT"), "{error}");
     assert!(inmates_of(&server.state).is_empty());
     server.end().await;
 }

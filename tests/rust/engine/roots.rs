@@ -67,3 +67,28 @@ async fn a_directory_can_be_the_root() {
     assert!(!image.path().join("home/me/new").exists());
     server.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_may_come_with_a_group_and_a_working_directory_is_made() {
+    needs_root!();
+    let image = parent();
+    if !busybox(image.path()) {
+        return skip("needs busybox");
+    }
+    let server = Server::new().await;
+    let mut spec = server.spec();
+    spec.root = RootFs::Directory(image.path().to_owned());
+    spec.work_dir = Some("/srv/made/here".into());
+    for (user, expected) in [("me:more", "7\n9\n/srv/made/here"), ("7:5", "7\n5\n/srv/made/here")] {
+        spec.id = format!("{}-{}", spec.id, user.len());
+        spec.directory.set_file_name(&spec.id);
+        spec.user = user.into();
+        let sandbox = server.start(spec.clone()).await;
+        assert_eq!(sandbox.output("id -u; id -g; pwd").await, expected);
+        sandbox.stop().await;
+    }
+    spec.user = "me:absent".into();
+    let error = server.engine.start(spec).await.unwrap_err();
+    assert!(error.to_string().contains("cannot run in group absent"), "{error}");
+    server.end().await;
+}

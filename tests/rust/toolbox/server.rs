@@ -225,6 +225,7 @@ fn options(work: &Path) -> Options {
             ("HOME".to_owned(), work.to_str().unwrap().to_owned()),
             ("GREETING".to_owned(), "hello".to_owned()),
         ],
+        entrypoint: Vec::new(),
         version: "v0.190.0".to_owned(),
     }
 }

@@ -99,7 +99,10 @@ fn write(archive: impl Read, directory: &Path, stop: &AtomicBool) -> io::Result<
     }
     // the innermost first
     directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
-    directories.iter_mut().try_for_each(|entry| place(entry, directory))
+    directories.iter_mut().try_for_each(|entry| place(entry, directory))?;
+    drop(directories);
+    // an archive is padded behind its end, and whoever writes it must not find the pipe closed
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
 }
 
 fn place<R: Read>(entry: &mut tar::Entry<'_, R>, directory: &Path) -> io::Result<()> {

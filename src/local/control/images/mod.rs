@@ -28,11 +28,14 @@ use tokio::sync::Semaphore;
 
 pub(super) use self::flight::Flight;
 use super::options::{DockerChoice, ImageSource, LocalOptions};
+use super::snapshots::DEFAULT;
 use super::state::Control;
 use super::storage::hex;
 use crate::api::snapshot::BuildInfo;
 use crate::local::spec::RootFs;
 
+/// What Daytona's server takes where an image says nothing.
+const NO_ENTRYPOINT: [&str; 2] = ["sleep", "infinity"];
 /// Builds, pulls and exports at the same time.
 const AT_ONCE: usize = 4;
 /// At the server's end, unpacking threads may take this long to notice.
@@ -47,7 +50,7 @@ pub(super) struct Image {
     pub(super) env: BTreeMap<String, String>,
     /// The user's home where absent.
     pub(super) work_dir: Option<PathBuf>,
-    /// Told in answers; nothing is run.
+    /// What the toolbox starts beside itself.
     pub(super) entrypoint: Vec<String>,
 }
 
@@ -58,9 +61,13 @@ impl Image {
             RootFs::Host => "daytona",
             RootFs::Directory(_) => "root",
         };
-        // what Daytona's server takes where an image says nothing
-        let entrypoint = ["sleep", "infinity"].map(str::to_owned).to_vec();
+        let entrypoint = NO_ENTRYPOINT.map(str::to_owned).to_vec();
         Self { root, user: user.to_owned(), env: BTreeMap::new(), work_dir: None, entrypoint }
+    }
+
+    /// What is really to be started: what only keeps a container alive is not, since the toolbox does.
+    pub(super) fn started(&self) -> Vec<String> {
+        if self.entrypoint == NO_ENTRYPOINT { Vec::new() } else { self.entrypoint.clone() }
     }
 }
 
@@ -141,8 +148,10 @@ pub(super) struct Images {
 impl Images {
     /// Keeps everything in `directory`, which need not exist.
     pub(super) fn new(options: &LocalOptions, directory: PathBuf) -> Self {
+        let mut mapped = options.images.clone();
+        mapped.entry(DEFAULT.to_owned()).or_insert(ImageSource::Host);
         Self {
-            mapped: options.images.clone(),
+            mapped,
             directory,
             docker: options.docker,
             flights: Mutex::default(),

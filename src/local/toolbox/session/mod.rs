@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -24,12 +25,13 @@ use self::command::{Command, InputFailure};
 use self::log::Shape;
 use self::shell::Session;
 use super::error::Failure;
+use super::query::Query;
 use super::settled::settled;
 use super::state::Toolbox;
-use super::{json, processes};
+use super::{json, processes, shell as words};
 use crate::api::toolbox as wire;
 
-/// The daemon's own session, which runs an image's entrypoint. Nothing is run here, so it does not exist.
+/// The daemon's own session, which runs an image's entrypoint, and exists where there is one.
 const ENTRYPOINT: &str = "entrypoint";
 
 /// All sessions, by id.
@@ -49,6 +51,23 @@ impl Sessions {
         let commands = self.get(session)?.commands();
         let found = commands.into_iter().find(|candidate| candidate.id == command);
         found.ok_or_else(|| Failure::not_found("command not found"))
+    }
+}
+
+/// Starts an image's entrypoint. A sandbox whose entrypoint cannot be started is there all the same, as a container of
+/// Daytona's is.
+pub(super) fn run_entrypoint(toolbox: &Toolbox, argv: &[String]) {
+    if argv.is_empty() {
+        return;
+    }
+    // the toolbox is the first process whatever becomes of this one, so the text must not take its shell away
+    let text: Vec<String> = argv.iter().map(|word| words::quote(word)).collect();
+    let started = Session::start(toolbox, ENTRYPOINT).map(Arc::new).and_then(|session| {
+        session.run(text.join(" "), false, true)?;
+        Ok(session)
+    });
+    if let Ok(session) = started {
+        toolbox.sessions.lock().insert(ENTRYPOINT.to_owned(), session);
     }
 }
 
@@ -84,7 +103,8 @@ async fn create(State(toolbox): State<Arc<Toolbox>>, body: Bytes) -> Result<Stat
 
 async fn list(State(toolbox): State<Arc<Toolbox>>) -> Response {
     let sessions = toolbox.sessions.lock();
-    let records: Vec<_> = sessions.iter().map(|(id, session)| record(id, session)).collect();
+    let shown = sessions.iter().filter(|(id, _)| *id != ENTRYPOINT);
+    let records: Vec<_> = shown.map(|(id, session)| record(id, session)).collect();
     json::response(StatusCode::OK, &records)
 }
 
@@ -173,8 +193,16 @@ async fn input(
     }
 }
 
-async fn entrypoint_logs() -> Failure {
-    Failure::not_found("session not found")
+/// What the entrypoint has said, as the logs of any command are.
+async fn entrypoint_logs(
+    toolbox: State<Arc<Toolbox>>,
+    query: Query,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let command = toolbox.sessions.get(ENTRYPOINT)?.commands().first().map(|command| command.id.clone());
+    let command = command.ok_or_else(|| Failure::not_found("command not found"))?;
+    follow::logs(toolbox, Path((ENTRYPOINT.to_owned(), command)), query, headers, upgrade).await
 }
 
 fn read_log(command: &Command) -> Result<Vec<u8>, Failure> {
