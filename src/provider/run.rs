@@ -1,6 +1,6 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -349,7 +349,7 @@ impl Run {
     async fn stop_instead(&self, handle: &str, error: Error) -> Error {
         let stopped = self.0.client.sandboxes().stop(handle, true).await;
         error.with_hint(match stopped {
-            Ok(_) => "The API key may not delete sandboxes, so it was stopped instead; it still uses disk quota. \
+            Ok(()) => "The API key may not delete sandboxes, so it was stopped instead; it still uses disk quota. \
                       Give the key the permission delete:sandboxes"
                 .to_owned(),
             Err(stop) => format!(
@@ -414,7 +414,7 @@ impl Run {
         }
         let known: BTreeSet<String> =
             self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
-        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &Default::default())).await? {
+        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &BTreeMap::default())).await? {
             let going = listed.state == SandboxState::Destroying
                 || listed.desired_state == Some(DesiredState::Destroyed);
             if going || known.contains(&listed.id) {

@@ -97,7 +97,7 @@ impl Sandbox {
             }
             (Err(error), _) => return Err(error),
             (Ok(()), ended) => {
-                warnings.extend(ended.map(|ended| format!("{ended}. The sandbox goes on without it")))
+                warnings.extend(ended.map(|ended| format!("{ended}. The sandbox goes on without it")));
             }
         }
         Ok(warnings)
@@ -168,10 +168,7 @@ impl Sandbox {
         let mut first = true;
         loop {
             let in_start_period = began.elapsed() < check.start_period;
-            let failure = match self.check_health(check).await? {
-                None => return Ok(()),
-                Some(failure) => failure,
-            };
+            let Some(failure) = self.check_health(check).await? else { return Ok(()) };
             if !in_start_period && !first {
                 counted += 1;
             }

@@ -157,12 +157,11 @@ impl Ensuring<'_> {
             String::new()
         };
         let log = if log.is_empty() { log } else { format!("\nThe build's log ends with:\n{log}") };
-        let (kind, what) = match self.request.build_info {
-            Some(_) => (ErrorKind::BuildFailed, "the image could not be built".to_owned()),
-            None => {
-                let image = self.request.image_name.as_deref().unwrap_or_default();
-                (ErrorKind::CreationFailed, format!("the image {image} could not be prepared"))
-            }
+        let (kind, what) = if self.request.build_info.is_some() {
+            (ErrorKind::BuildFailed, "the image could not be built".to_owned())
+        } else {
+            let image = self.request.image_name.as_deref().unwrap_or_default();
+            (ErrorKind::CreationFailed, format!("the image {image} could not be prepared"))
         };
         Error::new(kind, format!("{what} (snapshot {}): {reason}{log}", snapshot.name))
     }
