@@ -215,3 +215,32 @@ async fn an_image_by_name_is_a_root_file_system_and_leaves_no_container() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_waits_can_be_deleted_and_the_end_of_the_server_ends_those_that_run() {
+    let Some(base) = Base::new() else { return };
+    let Some(daytona) = daytona().await else { return };
+    let mut ids = Vec::new();
+    for index in 0..5 {
+        let dockerfile = base.dockerfile(&format!("LABEL index={index}\nRUN sleep 1000\n"));
+        let sandbox =
+            daytona.post("/api/sandbox", json!({"buildInfo": {"dockerfileContent": dockerfile}})).await;
+        ids.push(sandbox.expect(200)["id"].as_str().unwrap().to_owned());
+        if index < 4 {
+            daytona.wait_for(&ids[index], "building_snapshot").await;
+        }
+    }
+    daytona.delete(&format!("/api/sandbox/{}", ids[0])).await.refused(409, "change in progress");
+    assert_eq!(daytona.get(&format!("/api/sandbox/{}", ids[4])).await.expect(200)["state"], "pending_build");
+    daytona.delete(&format!("/api/sandbox/{}", ids[4])).await.expect(200);
+    daytona.wait_for(&ids[4], "gone").await;
+    tokio::time::timeout(std::time::Duration::from_secs(20), daytona.server.shutdown())
+        .await
+        .expect("an end");
+    until("the end of the builds", || async {
+        let filter = format!("ancestor={}", base.0);
+        let found = Command::new("docker").args(["ps", "--quiet", "--filter", &filter]).output().unwrap();
+        found.stdout.is_empty().then_some(())
+    })
+    .await;
+}
