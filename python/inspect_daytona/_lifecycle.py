@@ -62,7 +62,9 @@ def _show(line: str) -> None:
     """Tells the user what a preparation, which may take minutes, is doing."""
     logger.info(line)
     if display_type() != "none":
-        print(line, file=sys.stderr)
+        from inspect_ai._display import display
+
+        display().print(line)
 
 
 async def task_cleanup(cleanup: bool) -> None:

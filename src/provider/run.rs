@@ -135,11 +135,16 @@ impl Run {
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
-        let images = &self.0.images;
-        let image = match images
-            .prepare(&self.0.client, settings.plan(), false, &|line| tracing::info!("{line}"))
-            .await
-        {
+        let cancelled =
+            || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
+        let given_up =
+            || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
+        let told = |line: &str| tracing::info!("{line}");
+        let image = tokio::select! {
+            image = self.0.images.prepare(&self.0.client, settings.plan(), false, &told) => image,
+            () = given_up() => Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled")),
+        };
+        let image = match image {
             Ok(image) => image,
             Err(error) => {
                 self.0.registry.remove(name, false);
@@ -159,15 +164,11 @@ impl Run {
         if expires && settings.extends_ttl() {
             self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
         }
-        let cancelled =
-            || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
         let prepared = if wanted {
-            let given_up =
-                self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
             tokio::select! {
                 prepared = self.prepare(name, created, settings, &image) => prepared,
                 // a healthcheck may take hours, which somebody would pay for
-                () = given_up => cancelled(),
+                () = given_up() => cancelled(),
             }
         } else {
             cancelled()
@@ -414,7 +415,8 @@ impl Run {
         }
         let known: BTreeSet<String> =
             self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
-        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &BTreeMap::default())).await? {
+        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &BTreeMap::default())).await?
+        {
             let going = listed.state == SandboxState::Destroying
                 || listed.desired_state == Some(DesiredState::Destroyed);
             if going || known.contains(&listed.id) {

@@ -181,3 +181,10 @@ def test_a_build_that_fails_stops_the_task_with_the_builders_words(images: Local
     with pytest.raises(PrerequisiteError, match="could not be built"):
         evaluate(checking("true", "", config="Dockerfile"))
     assert images.requests("POST", "/sandbox") == 0
+
+
+def test_a_gpu_that_the_server_does_not_have_stops_the_task(images: LocalDaytona) -> None:
+    compose("services:\n  default:\n    image: python:3.12\n    gpus: [{count: 1}]\n")
+    with pytest.raises(PrerequisiteError, match="GPU"):
+        evaluate(checking("true", ""))
+    assert images.requests("POST", "/sandbox") == 0

@@ -9,7 +9,7 @@ use inspect_daytona::ErrorKind;
 use inspect_daytona::provider::{Images, Run, Settings};
 use serde_json::{Value, json};
 
-use super::fixture::{name, output};
+use super::fixture::{LIMIT, name, output, until};
 use super::scripted::{Reply, Request, Server, answer, empty, message, raw};
 use super::service::{IMAGE, server, settings};
 
@@ -345,4 +345,37 @@ async fn what_the_platform_cannot_do_with_a_build_is_refused() {
         assert!(error.to_string().contains(key), "{error}");
     }
     assert_eq!(server.lines(), [""; 0], "nothing was asked of the server");
+}
+
+#[tokio::test]
+async fn a_sandbox_with_a_gpu_is_deleted_when_it_stops_as_the_platform_wants() {
+    let (server, _) = platform(Platform { created: vec!["active"], ..Platform::default() }).await;
+    let service = json!({"image": IMAGE, "gpus": [{"count": 1}]});
+    let gpu = settings(&service, &json!({"gpu_type": "H100"})).unwrap();
+    Run::new(server.client()).create(name(), gpu).await.unwrap_err();
+    let body = |line: &str| {
+        let seen = server.seen.lock().unwrap();
+        let request = seen.iter().find(|request| request.line() == line).unwrap();
+        serde_json::from_slice::<Value>(&request.body).unwrap()
+    };
+    let snapshot = body("POST /api/snapshots");
+    assert_eq!((&snapshot["gpu"], &snapshot["gpuType"]), (&json!(1), &json!(["H100"])));
+    assert_eq!(body("POST /api/sandbox")["autoDeleteInterval"], 0);
+}
+
+#[tokio::test]
+async fn a_sample_that_is_given_up_does_not_wait_for_its_image() {
+    let (server, _) = platform(Platform { created: vec!["building"], ..Platform::default() }).await;
+    let run = Run::new(server.client());
+    let name = name();
+    let creation = tokio::spawn({
+        let (run, name) = (run.clone(), name.clone());
+        async move { run.create(name, image()).await.map(drop) }
+    });
+    until("the build has begun", async || count(&server, "POST", "/api/snapshots") == 1).await;
+    run.abandon(&name);
+    let error = tokio::time::timeout(LIMIT, creation).await.expect("it ends").unwrap().unwrap_err();
+    assert!(error.to_string().contains("cancelled"), "{error}");
+    assert_eq!(count(&server, "POST", "/api/sandbox"), 0);
+    assert_eq!(run.finish(true).await, []);
 }
