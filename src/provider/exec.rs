@@ -14,8 +14,8 @@ use crate::api::toolbox::ExecuteRequest;
 use crate::client::Replay;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shim::protocol::{
-    Action, Call, ExecId, Finished, Kept, Output, Refusal, RefusalKind, Reply, Start, Stdin, find_reply, script,
-    script_for_file,
+    Action, Call, ExecId, Finished, Kept, Output, Refusal, RefusalKind, Reply, Start, Stdin, find_reply,
+    script, script_for_file,
 };
 
 /// How long one request waits for a command's end. Connections that carry nothing are cut after 60 to 100 s by what
@@ -154,7 +154,12 @@ impl Sandbox {
     }
 
     /// Sends a start call until its result is here.
-    async fn run(&self, mut call: Call, uploads: Vec<(String, Bytes)>, timeout: Option<Duration>) -> Result<Ended> {
+    async fn run(
+        &self,
+        mut call: Call,
+        uploads: Vec<(String, Bytes)>,
+        timeout: Option<Duration>,
+    ) -> Result<Ended> {
         let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout + TIMEOUT_MARGIN);
         let user = call.user.clone();
         call.acks = self.take_acks(user.as_deref());
@@ -283,7 +288,8 @@ impl Sandbox {
             }
             response => (response, true),
         };
-        let response = response.map_err(|error| error.with_operation("run a command").with_sandbox(self.name()))?;
+        let response =
+            response.map_err(|error| error.with_operation("run a command").with_sandbox(self.name()))?;
         Ok(Answered { exit_code: response.exit_code, text: response.result, once })
     }
 }
@@ -344,7 +350,10 @@ fn validate(command: &Command) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidArgument, "embedded null byte"));
     }
     if let Some(name) = command.env.keys().find(|name| name.is_empty() || name.contains('=')) {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("illegal environment variable name {name:?}")));
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("illegal environment variable name {name:?}"),
+        ));
     }
     Ok(())
 }

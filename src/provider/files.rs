@@ -51,7 +51,9 @@ impl Sandbox {
         }
         match downloaded {
             // the kernel's files say they are empty, and a download believes them
-            Ok(bytes) if bytes.is_empty() && is_kernel_file(path) => self.read_through_shim(path, limit, None).await,
+            Ok(bytes) if bytes.is_empty() && is_kernel_file(path) => {
+                self.read_through_shim(path, limit, None).await
+            }
             Ok(bytes) => Ok(bytes),
             // As docker does, a file is read for the eval, not for the agent: checkpoints and tools keep root's
             // files. The owner's own permission to read still counts.
@@ -93,7 +95,13 @@ impl Sandbox {
         let mut contents = Vec::new();
         loop {
             let offset = contents.len() as u64;
-            let argv = vec![self.shim().path(), "read".to_owned(), path.to_owned(), offset.to_string(), ROOT_CHUNK.to_string()];
+            let argv = vec![
+                self.shim().path(),
+                "read".to_owned(),
+                path.to_owned(),
+                offset.to_string(),
+                ROOT_CHUNK.to_string(),
+            ];
             let (bytes, stderr, status) = self.shim_command(argv, None, user).await?;
             match status {
                 0 => {}
@@ -105,7 +113,10 @@ impl Sandbox {
             let last = (bytes.len() as u64) < ROOT_CHUNK;
             contents.extend_from_slice(&bytes);
             if contents.len() as u64 > limit {
-                return Err(Error::new(ErrorKind::OutputLimit, format!("{path} is larger than {limit} bytes")));
+                return Err(Error::new(
+                    ErrorKind::OutputLimit,
+                    format!("{path} is larger than {limit} bytes"),
+                ));
             }
             if last {
                 return Ok(contents.into());
@@ -126,7 +137,12 @@ impl Sandbox {
     }
 
     /// A tool of the shim; returns its standard output, standard error and exit status.
-    async fn shim_command(&self, argv: Vec<String>, input: Option<Bytes>, user: Option<&str>) -> Result<(Bytes, String, i32)> {
+    async fn shim_command(
+        &self,
+        argv: Vec<String>,
+        input: Option<Bytes>,
+        user: Option<&str>,
+    ) -> Result<(Bytes, String, i32)> {
         let command = Command {
             argv,
             input,
@@ -137,7 +153,8 @@ impl Sandbox {
         };
         let outcome = self.exec_bytes(command).await?;
         if outcome.timed_out {
-            return Err(Error::new(ErrorKind::FileTimeout, "a file operation took longer than 60 s").with_sandbox(self.name()));
+            return Err(Error::new(ErrorKind::FileTimeout, "a file operation took longer than 60 s")
+                .with_sandbox(self.name()));
         }
         Ok((outcome.stdout.tail.into(), outcome.stderr.text(ROOT_CHUNK), outcome.returncode))
     }

@@ -1,6 +1,6 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -115,7 +115,9 @@ impl Run {
                 run.delete_logged(&name).await;
             }
         });
-        receiver.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
@@ -163,14 +165,18 @@ impl Run {
         };
         settings.verify(&started)?;
         let toolbox = self.0.client.toolbox(&started).await?;
-        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, settings.user().map(str::to_owned)).await
+        Sandbox::prepare(
+            self.clone(),
+            name.to_owned(),
+            started.id,
+            toolbox,
+            settings.user().map(str::to_owned),
+        )
+        .await
     }
 
     /// Sends the create request; waits for our own sandboxes to end while the account's quota is used up.
-    async fn create_within_quota(
-        &self,
-        request: &CreateSandbox,
-    ) -> Result<crate::api::sandbox::Sandbox> {
+    async fn create_within_quota(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
         let give_up = Instant::now() + QUOTA_PATIENCE;
         let mut told = false;
         loop {
@@ -178,9 +184,12 @@ impl Run {
                 Err(error) if error.kind() == ErrorKind::QuotaExceeded => error,
                 result => return result,
             };
-            let others = self.0.registry.all().iter().any(|(_, entry)| {
-                matches!(entry.phase, Phase::Alive | Phase::Deleting)
-            });
+            let others = self
+                .0
+                .registry
+                .all()
+                .iter()
+                .any(|(_, entry)| matches!(entry.phase, Phase::Alive | Phase::Deleting));
             let settling = self.0.registry.deleted_within(QUOTA_SETTLES);
             if !(others || settling) || Instant::now() >= give_up {
                 return Err(error.with_hint(
@@ -237,11 +246,14 @@ impl Run {
     async fn delete_here(&self, name: &str) -> Result<()> {
         let Some(entry) = self.0.registry.get(name) else { return Ok(()) };
         if entry.phase == Phase::Deleting {
-            self.0.registry.wait_until(|entries| {
-                entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting)
-            }).await;
+            self.0
+                .registry
+                .wait_until(|entries| entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting))
+                .await;
             return match self.0.registry.get(name).map(|entry| entry.phase) {
-                Some(Phase::Left(reason)) => Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name)),
+                Some(Phase::Left(reason)) => {
+                    Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name))
+                }
                 _ => Ok(()),
             };
         }
@@ -270,7 +282,7 @@ impl Run {
     async fn stop_instead(&self, handle: &str, error: Error) -> Error {
         let stopped = self.0.client.sandboxes().stop(handle, true).await;
         error.with_hint(match stopped {
-            Ok(_) => "The API key may not delete sandboxes, so it was stopped instead; it still uses disk quota. \
+            Ok(()) => "The API key may not delete sandboxes, so it was stopped instead; it still uses disk quota. \
                       Give the key the permission delete:sandboxes"
                 .to_owned(),
             Err(stop) => format!(
@@ -333,9 +345,11 @@ impl Run {
         if self.counts() == Counts::default() && self.0.registry.all().is_empty() {
             return Ok(());
         }
-        let known: BTreeSet<String> = self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
-        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &Default::default())).await? {
-            let going = listed.state == SandboxState::Destroying || listed.desired_state == Some(DesiredState::Destroyed);
+        let known: BTreeSet<String> =
+            self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
+        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &BTreeMap::new())).await? {
+            let going = listed.state == SandboxState::Destroying
+                || listed.desired_state == Some(DesiredState::Destroyed);
             if going || known.contains(&listed.id) {
                 continue;
             }

@@ -55,8 +55,9 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
     pub fn from_json(json: &str) -> Result<Self> {
-        let request: Request = serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}")))?;
+        let request: Request = serde_json::from_str(json).map_err(|error| {
+            Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
+        })?;
         let source = match request.source {
             Origin::None => Source::None,
             Origin::Path(path) => Source::from_path(path)?,
@@ -153,7 +154,10 @@ impl Settings {
             request.snapshot = Some(snapshot.clone());
         }
         if !settings.secrets.is_empty() {
-            let pairs = settings.secrets.iter().map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
+            let pairs = settings
+                .secrets
+                .iter()
+                .map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
             request.secrets = Some(pairs.collect());
         }
         match &service.network {
@@ -185,7 +189,9 @@ impl Settings {
         let Some(missing) = missing else { return Ok(()) };
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the server did not apply {missing}, so the sandbox would not be confined as the task asks"),
+            format!(
+                "the server did not apply {missing}, so the sandbox would not be confined as the task asks"
+            ),
         )
         .with_sandbox(&created.name)
         .with_hint("Use a server that supports it, or remove the setting"))
@@ -302,7 +308,8 @@ fn mount(volume: &crate::config::PlatformVolume) -> VolumeMount {
 /// Whether a comma-separated list holds exactly these items.
 fn same_list(wanted: &[String], list: Option<&str>) -> bool {
     let mut wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
-    let mut got: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let mut got: Vec<_> =
+        list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     wanted.sort_unstable();
     got.sort_unstable();
     wanted == got
@@ -322,7 +329,9 @@ mod tests {
 
     #[test]
     fn without_a_configuration_a_sandbox_never_stops_by_itself_but_expires() {
-        let request = Settings::from_json(r#"{"source": "none", "directory": "/"}"#).unwrap().create_request("n", BTreeMap::new());
+        let request = Settings::from_json(r#"{"source": "none", "directory": "/"}"#)
+            .unwrap()
+            .create_request("n", BTreeMap::new());
         assert_eq!(request.auto_stop_interval, Some(0));
         assert_eq!(request.ttl_minutes, Some(60));
         assert_eq!((request.snapshot, request.network_block_all), (None, None));

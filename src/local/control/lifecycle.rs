@@ -13,7 +13,7 @@ use super::state::{Control, closed, token};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::{Exit, Running};
-use crate::local::spec::{RootFs, Limits, SandboxSpec};
+use crate::local::spec::{Limits, RootFs, SandboxSpec};
 
 /// How long create, start and recover hold the answer back for the sandbox to start.
 const START_WAIT: Duration = Duration::from_secs(30);
