@@ -21,8 +21,14 @@ fn main() -> Result<(), String> {
         embed("shim", "inspect-daytona-shim", "INSPECT_DAYTONA_SHIM", &["src/shim"])?;
     }
     if env::var_os("CARGO_FEATURE_LOCAL").is_some() {
-        let sources =
-            ["src/api", "src/local/runner", "src/local/toolbox", "src/local/mod.rs", "src/local/spec.rs", "src/local/wire.rs"];
+        let sources = [
+            "src/api",
+            "src/local/runner",
+            "src/local/toolbox",
+            "src/local/mod.rs",
+            "src/local/spec.rs",
+            "src/local/wire.rs",
+        ];
         embed("runner", "inspect-daytona-runner", "INSPECT_DAYTONA_RUNNER", &sources)?;
     }
     Ok(())

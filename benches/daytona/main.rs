@@ -98,7 +98,7 @@ async fn exec(sandbox: &Sandbox, client: &Client) {
 }
 
 async fn files(sandbox: &Sandbox, server: &Server) {
-    let contents = Bytes::from((0..FILE).map(|index| (index % 251) as u8).collect::<Vec<_>>());
+    let contents = Bytes::from((0..=250).cycle().take(FILE).collect::<Vec<u8>>());
     let plain = server.plain(sandbox.id());
     let (mut write, mut read, mut plain_write, mut plain_read) = (vec![], vec![], vec![], vec![]);
     for _ in 0..7 {

@@ -14,7 +14,11 @@ impl Spread {
 
     fn at(&self, part: f64) -> f64 {
         let last = self.0.len() - 1;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index within the list")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index within the list"
+        )]
         let index = (last as f64 * part).round() as usize;
         self.0[index].as_secs_f64() * 1e3
     }

@@ -34,7 +34,10 @@ pub async fn created_by_inspect(client: &Client) -> Result<Vec<Sandbox>> {
 /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::InvalidRequest`] if it is not one of an Inspect eval.
 pub async fn find(client: &Client, id_or_name: &str) -> Result<Sandbox> {
     let Some(sandbox) = client.sandboxes().find(id_or_name).await? else {
-        return Err(Error::new(ErrorKind::NotFound, format!("there is no sandbox with the id or name {id_or_name}")));
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no sandbox with the id or name {id_or_name}"),
+        ));
     };
     if sandbox.labels.get(CREATED_BY).map(String::as_str) != Some(CREATED_BY_INSPECT) {
         return Err(Error::new(
@@ -52,5 +55,9 @@ pub async fn delete_all(client: &Client, ids: Vec<String>) -> Vec<(String, Error
         let result = client.sandboxes().delete(&id, DELETE_PATIENCE).await;
         result.err().map(|error| (id, error))
     });
-    stream::iter(deletions).buffer_unordered(PARALLEL_DELETES).filter_map(|failed| async { failed }).collect().await
+    stream::iter(deletions)
+        .buffer_unordered(PARALLEL_DELETES)
+        .filter_map(|failed| async { failed })
+        .collect()
+        .await
 }

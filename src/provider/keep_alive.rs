@@ -57,7 +57,8 @@ pub(super) async fn extend_for_inspection(run: &Run) {
 }
 
 async fn extend_all(run: &Run, minutes: u32) {
-    let alive = run.registry().all().into_iter().filter(|(_, entry)| entry.expires && entry.phase == Phase::Alive);
+    let alive =
+        run.registry().all().into_iter().filter(|(_, entry)| entry.expires && entry.phase == Phase::Alive);
     let extensions = alive.filter_map(|(name, entry)| Some((name, entry.id?))).map(|(name, id)| async move {
         match extend(run, &id, minutes).await {
             Err(error) if error.kind() != ErrorKind::NotFound => {

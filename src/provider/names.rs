@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn our_labels_win_over_the_users() {
-        let user = BTreeMap::from([("team".to_owned(), "x".to_owned()), (CREATED_BY.to_owned(), "me".to_owned())]);
+        let user =
+            BTreeMap::from([("team".to_owned(), "x".to_owned()), (CREATED_BY.to_owned(), "me".to_owned())]);
         let labels = labels("0a1b", &user);
         assert_eq!(labels[CREATED_BY], "inspect-ai");
         assert_eq!(labels[RUN_ID], "0a1b");

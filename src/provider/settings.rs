@@ -294,8 +294,9 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
 
 /// Reads what the Python side hands over, see [`Request`].
 fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Result<T>) -> Result<T> {
-    let request: Request = serde_json::from_str(json)
-        .map_err(|error| Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}")))?;
+    let request: Request = serde_json::from_str(json).map_err(|error| {
+        Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
+    })?;
     let source = match request.source {
         Origin::None => Source::None,
         Origin::Path(path) => Source::from_path(path)?,

@@ -1,6 +1,8 @@
 //! Which exception an error becomes. Exceptions are written in Python (`errors.py`, Inspect, builtins).
 
-use pyo3::exceptions::{PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{
+    PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyTimeoutError, PyValueError,
+};
 use pyo3::import_exception;
 use pyo3::prelude::*;
 
@@ -31,9 +33,9 @@ pub(super) fn to_exception(_py: Python<'_>, error: &Error) -> PyErr {
         ErrorKind::OutputLimit => OutputLimitError::new_err(arguments(error)),
         ErrorKind::SandboxUnavailable => SandboxUnavailableError::new_err(error.to_string()),
         ErrorKind::UserUnsupported => SandboxUserUnsupportedError::new_err(error.to_string()),
-        ErrorKind::InvalidConfig
-        | ErrorKind::Unauthenticated
-        | ErrorKind::Unsupported => DaytonaConfigError::new_err(arguments(error)),
+        ErrorKind::InvalidConfig | ErrorKind::Unauthenticated | ErrorKind::Unsupported => {
+            DaytonaConfigError::new_err(arguments(error))
+        }
         ErrorKind::InvalidRequest
         | ErrorKind::Forbidden
         | ErrorKind::NotFound

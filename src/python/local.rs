@@ -25,7 +25,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    async fn start(environ: &BTreeMap<String, String>, host: Option<String>, port: Option<u16>) -> Result<Arc<Self>> {
+    async fn start(
+        environ: &BTreeMap<String, String>,
+        host: Option<String>,
+        port: Option<u16>,
+    ) -> Result<Arc<Self>> {
         let mut options = LocalOptions::from_variables(environ.clone())?;
         if let Some(host) = host {
             options.host = host.parse().map_err(|_| {
@@ -170,6 +174,7 @@ pub(super) fn start_local(
 /// Serves in the foreground until Ctrl-C or SIGTERM, then ends every sandbox. `on_ready(url, api_key, isolation, lost)`
 /// is called when requests are answered.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
 pub(super) fn serve(
     py: Python<'_>,
     environ: BTreeMap<String, String>,

@@ -121,7 +121,9 @@ impl Provider {
         let client = self.client.clone();
         let settings = settings.to_owned();
         let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
-        start(on_done, future, |py, warnings: Vec<String>| Ok(warnings.into_pyobject(py)?.into_any().unbind()))
+        start(on_done, future, |py, warnings: Vec<String>| {
+            Ok(warnings.into_pyobject(py)?.into_any().unbind())
+        })
     }
 
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
@@ -223,7 +225,7 @@ impl Run {
         let future = async move {
             let settings = provider::Settings::from_json(&settings)?;
             let service = settings.service_name().to_owned();
-            Ok(Sandbox { service, sandbox: run.create(name, settings).await?, local })
+            Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
         };
         start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
     }
@@ -251,7 +253,7 @@ impl Run {
 #[derive(Debug)]
 pub(super) struct Sandbox {
     service: String,
-    sandbox: provider::Sandbox,
+    inner: provider::Sandbox,
     local: bool,
 }
 
@@ -266,18 +268,18 @@ impl Sandbox {
     /// The sandbox's name.
     #[getter]
     fn name(&self) -> &str {
-        self.sandbox.name()
+        self.inner.name()
     }
 
     /// The sandbox's id.
     #[getter]
     fn id(&self) -> &str {
-        self.sandbox.id()
+        self.inner.id()
     }
 
     /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
     fn connection_command(&self) -> Option<String> {
-        (!self.local).then(|| format!("daytona ssh {}", self.sandbox.id()))
+        (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.
@@ -293,7 +295,7 @@ impl Sandbox {
         output_limit: u64,
         on_done: Py<PyAny>,
     ) -> PyResult<Operation> {
-        let sandbox = self.sandbox.clone();
+        let sandbox = self.inner.clone();
         let timeout = timeout.map(duration).transpose();
         let future = async move {
             let input = input.map(Bytes::from_owner);
@@ -308,21 +310,21 @@ impl Sandbox {
 
     /// Writes a file.
     fn write_file(&self, path: String, contents: PyBackedBytes, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.sandbox.clone();
+        let sandbox = self.inner.clone();
         let future = async move { sandbox.write_file(&path, Bytes::from_owner(contents)).await };
         start(on_done, future, |py, ()| Ok(py.None()))
     }
 
     /// Reads a file of at most `limit` bytes; ends with `bytes`.
     fn read_file(&self, path: String, limit: u64, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.sandbox.clone();
+        let sandbox = self.inner.clone();
         let future = async move { sandbox.read_file(&path, limit).await };
         start(on_done, future, |py, bytes: Bytes| Ok(PyBytes::new(py, &bytes).into_any().unbind()))
     }
 
     /// Deletes the sandbox.
     fn delete(&self, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.sandbox.clone();
+        let sandbox = self.inner.clone();
         let future = async move { sandbox.delete().await };
         start(on_done, future, |py, ()| Ok(py.None()))
     }

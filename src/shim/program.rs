@@ -50,7 +50,10 @@ pub fn main() -> ExitCode {
             }
         }
         ["version"] => say(concat!(env!("CARGO_PKG_VERSION"), "\n")),
-        _ => complain(USAGE, "usage: run [--call FILE] | read PATH [OFFSET LENGTH] | write PATH | kill PID... | version"),
+        _ => complain(
+            USAGE,
+            "usage: run [--call FILE] | read PATH [OFFSET LENGTH] | write PATH | kill PID... | version",
+        ),
     }
 }
 

@@ -11,7 +11,11 @@ async fn bytes_come_back_as_they_were_written() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;
     let all: Vec<u8> = (0..=255).cycle().take(3 << 20).collect();
-    for (path, contents) in [("deep/er/file", Bytes::from(all)), ("empty", Bytes::new()), ("with space é", Bytes::from_static(b"x"))] {
+    for (path, contents) in [
+        ("deep/er/file", Bytes::from(all)),
+        ("empty", Bytes::new()),
+        ("with space é", Bytes::from_static(b"x")),
+    ] {
         sandbox.write_file(path, contents.clone()).await.unwrap();
         assert_eq!(sandbox.read_file(path, 10 << 20).await.unwrap(), contents, "{path}");
     }
@@ -33,7 +37,11 @@ async fn paths_with_white_space_at_their_ends_are_kept() {
 async fn each_failure_is_the_operating_systems_and_names_the_callers_path() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;
-    output(&sandbox, "mkdir d; echo x > plain; echo x > locked; chmod 200 locked; echo x > fixed; chmod 400 fixed").await;
+    output(
+        &sandbox,
+        "mkdir d; echo x > plain; echo x > locked; chmod 200 locked; echo x > fixed; chmod 400 fixed",
+    )
+    .await;
     for (path, kind) in [
         ("missing", ErrorKind::FileNotFound),
         ("plain/below", ErrorKind::FileNotFound),

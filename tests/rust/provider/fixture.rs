@@ -28,7 +28,8 @@ impl Fixture {
 
     pub(crate) async fn with(options: LocalOptions) -> Self {
         let server = LocalServer::start(options).await.expect("this machine can isolate sandboxes");
-        let options = ClientOptions::new(&server.url(), Credentials::ApiKey(server.api_key().clone())).unwrap();
+        let options =
+            ClientOptions::new(&server.url(), Credentials::ApiKey(server.api_key().clone())).unwrap();
         let client = Client::new(options).unwrap();
         // reqwest wants one even for plain HTTP; a second installation is refused, which is as good
         let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -99,6 +100,7 @@ pub(crate) fn name() -> String {
     names::sandbox_name(Some("test"), None)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better with json! at the call")]
 pub(crate) fn settings_of(settings: Value) -> Settings {
     Settings::from_json(&json!({"source": {"settings": settings}, "directory": "/"}).to_string()).unwrap()
 }

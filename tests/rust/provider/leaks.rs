@@ -93,7 +93,8 @@ async fn a_failed_delete_is_tried_again_at_the_end_and_reported_if_it_fails_agai
 async fn a_key_that_may_not_delete_stops_the_sandbox_and_says_so() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;
-    let denied = json!({"kind": "status", "status": 403, "body": r#"{"statusCode":403,"message":"Access denied"}"#});
+    let denied =
+        json!({"kind": "status", "status": 403, "body": r#"{"statusCode":403,"message":"Access denied"}"#});
     fixture.fault("DELETE", "/api/sandbox/*", 1, denied).await;
     let error = sandbox.delete().await.unwrap_err();
     assert!(error.to_string().contains("delete:sandboxes"), "{error}");

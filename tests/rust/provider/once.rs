@@ -58,7 +58,10 @@ async fn a_cut_answer_is_fetched_again() {
 #[tokio::test]
 async fn gateway_errors_with_empty_and_html_bodies_are_got_over() {
     survives(json!({"kind": "status", "status": 502, "body": ""})).await;
-    survives(json!({"kind": "status", "status": 524, "body": "<html>timeout</html>", "contentType": "text/html"})).await;
+    survives(
+        json!({"kind": "status", "status": 524, "body": "<html>timeout</html>", "contentType": "text/html"}),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -147,7 +150,9 @@ async fn a_dropped_exec_kills_its_whole_tree() {
     let sandbox = fixture.sandbox().await;
     let running = {
         let sandbox = sandbox.clone();
-        tokio::spawn(async move { sandbox.exec(shell("setsid sleep 4321 & trap '' TERM; touch up; sleep 4321")).await })
+        tokio::spawn(async move {
+            sandbox.exec(shell("setsid sleep 4321 & trap '' TERM; touch up; sleep 4321")).await
+        })
     };
     until("the command runs", || async { sandbox.read_file("up", 10).await.is_ok() }).await;
     running.abort();
@@ -164,7 +169,10 @@ async fn a_timeout_keeps_what_was_written_and_leaves_no_process() {
     let sandbox = fixture.sandbox().await;
     let timeout = Some(Duration::from_millis(500));
     let outcome = sandbox
-        .exec(Command { timeout, ..shell("echo partial; echo err >&2; (trap '' TERM; sleep 4322) & sleep 4322") })
+        .exec(Command {
+            timeout,
+            ..shell("echo partial; echo err >&2; (trap '' TERM; sleep 4322) & sleep 4322")
+        })
         .await
         .unwrap();
     assert!(outcome.timed_out);

@@ -16,7 +16,8 @@ async fn a_sample_starts_with_one_create_one_upload_and_what_waiting_takes() {
     let uploads: u64 =
         requests.iter().filter(|(route, _)| route.contains("bulk-upload")).map(|(_, count)| count).sum();
     assert_eq!(uploads, 1, "{requests:?}");
-    let waits: u64 = requests.iter().filter(|(route, _)| route.starts_with("GET /api/sandbox")).map(|(_, n)| n).sum();
+    let waits: u64 =
+        requests.iter().filter(|(route, _)| route.starts_with("GET /api/sandbox")).map(|(_, n)| n).sum();
     assert_eq!(requests.values().sum::<u64>(), 2 + waits, "nothing else: {requests:?}");
     assert_eq!(fixture.count(sandbox.exec(command(&["true"]))).await.0, 1, "not even the first exec");
     fixture.finish().await;
@@ -40,7 +41,8 @@ async fn everyday_operations_take_one_request() {
 async fn large_payloads_take_one_more() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;
-    let (requests, outcome) = fixture.count(sandbox.exec(with_input(command(&["wc", "-c"]), vec![0; 5 << 20]))).await;
+    let (requests, outcome) =
+        fixture.count(sandbox.exec(with_input(command(&["wc", "-c"]), vec![0; 5 << 20]))).await;
     assert_eq!((requests, outcome.unwrap().stdout.as_str()), (2, "5242880\n"), "large input");
     let arguments = vec!["x".repeat(64 << 10); 16];
     let mut large = command(&["printf", "%s"]);
