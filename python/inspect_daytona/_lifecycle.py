@@ -47,7 +47,9 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
     batch.run(provider)
 
 
-def task_init_environment(config: SandboxEnvironmentConfigType | None, metadata: Mapping[str, Any]) -> dict[str, str]:
+def task_init_environment(
+    config: SandboxEnvironmentConfigType | None, metadata: Mapping[str, Any]
+) -> dict[str, str]:
     """The `SAMPLE_METADATA_*` variables without which `task_init` would prepare another image than the sample's."""
     if not isinstance(config, str):
         return {}

@@ -52,7 +52,9 @@ def compose(text: str, name: str = "compose.yaml") -> str:
     return name
 
 
-def checking(line: str, expected: str, samples: list[Sample] | None = None, config: str = "compose.yaml") -> Task:
+def checking(
+    line: str, expected: str, samples: list[Sample] | None = None, config: str = "compose.yaml"
+) -> Task:
     """A task that runs a line in every sample."""
 
     async def action(state: TaskState) -> None:
@@ -67,9 +69,9 @@ def checking(line: str, expected: str, samples: list[Sample] | None = None, conf
 
 
 def test_many_samples_of_one_image_make_one_snapshot_before_the_first_sandbox(images: LocalDaytona) -> None:
-    compose("services:\n  default:\n    image: python:3.12\n    working_dir: /tmp/w\n    mem_limit: 2g\n")
+    compose("services:\n  default:\n    image: python:3.12\n    working_dir: /opt/w\n    mem_limit: 2g\n")
     samples = [Sample(id=str(number), input="go") for number in range(12)]
-    log = evaluate(checking("pwd", "/tmp/w\n", samples), max_samples=12)
+    log = evaluate(checking("pwd", "/opt/w\n", samples), max_samples=12)
     assert log.status == "success", log.error
     assert images.requests("POST", SNAPSHOTS) == 1
     [snapshot] = prepared(images)
@@ -113,20 +115,24 @@ def test_a_service_that_does_not_become_healthy_fails_the_sample_with_its_words(
 
 
 def test_each_image_of_samples_metadata_is_prepared_once_before_the_samples(images: LocalDaytona) -> None:
-    compose("services:\n  default:\n    image: ${SAMPLE_METADATA_IMAGE}\n    environment: [\"ID=${SAMPLE_METADATA_ID}\"]\n")
+    compose(
+        'services:\n  default:\n    image: ${SAMPLE_METADATA_IMAGE}\n    environment: ["ID=${SAMPLE_METADATA_ID}"]\n'
+    )
     samples = [
         Sample(id=f"{image}-{number}", input="go", metadata={"image": image, "id": number})
         for image in ("python:3.12", "debian:12")
         for number in range(3)
     ]
-    log = evaluate(checking("test -n \"$ID\" && echo set", "set\n", samples))
+    log = evaluate(checking('test -n "$ID" && echo set', "set\n", samples))
     assert log.status == "success", log.error
     assert sorted(str(snapshot["imageName"]) for snapshot in prepared(images)) == ["debian:12", "python:3.12"]
     assert images.requests("POST", SNAPSHOTS) == 2
 
 
 def test_only_metadata_that_changes_the_image_asks_for_a_preparation_of_its_own(images: LocalDaytona) -> None:
-    path = compose("services:\n  default:\n    image: ${SAMPLE_METADATA_IMAGE}\n    environment: [\"ID=${SAMPLE_METADATA_ID}\"]\n")
+    path = compose(
+        'services:\n  default:\n    image: ${SAMPLE_METADATA_IMAGE}\n    environment: ["ID=${SAMPLE_METADATA_ID}"]\n'
+    )
 
     async def ask() -> dict[str, str]:
         metadata = {"image": "a:1", "id": "7", "other": "x"}
@@ -164,10 +170,15 @@ def test_without_preparation_sandboxes_are_built_and_no_snapshot_is_made(images:
     assert images.requests("POST", SNAPSHOTS) == 0
 
 
-def test_two_tasks_with_different_configurations_in_one_eval_have_a_snapshot_each(images: LocalDaytona) -> None:
+def test_two_tasks_with_different_configurations_in_one_eval_have_a_snapshot_each(
+    images: LocalDaytona,
+) -> None:
     tasks = []
     for name, image in (("one", "python:3.12"), ("two", "debian:12")):
-        compose(f"services:\n  default:\n    image: {image}\n    environment: [NAME={name}]\n", f"{name}-compose.yaml")
+        compose(
+            f"services:\n  default:\n    image: {image}\n    environment: [NAME={name}]\n",
+            f"{name}-compose.yaml",
+        )
         tasks.append(checking("echo $NAME", f"{name}\n", config=f"{name}-compose.yaml"))
     logs = inspect_ai.eval(
         tasks, model=scripted(), max_tasks=2, sandbox_cleanup=True, log_dir=os.environ["INSPECT_LOG_DIR"]
