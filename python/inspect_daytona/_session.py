@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-
 async def connect() -> _core.Provider:
     """The connection that the environment variables describe; one per process and settings.
 

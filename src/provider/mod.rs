@@ -1,7 +1,7 @@
 //! What an eval needs: names, lifecycle, exec and files, on top of [`crate::client`].
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
-//! - [`sandbox`]: a running sandbox; [`exec`] and [`files`] are its operations
+//! - [`sandbox`]: a running sandbox; [`exec`] and `files` are its operations
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it

@@ -50,7 +50,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Takes a configuration from the Python side, see [`Request`].
+    /// Takes a configuration from the Python side, see `Request` in this file.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ enum Action {
     Delete,
 }
 
-/// Does what is due and sleeps until something is, or until [`Control::reschedule`] is notified.
+/// Does what is due and sleeps until something is, or until `Shared::reschedule` is notified.
 pub(super) async fn run(control: Control) {
     loop {
         let next = act(&control);

@@ -5,9 +5,9 @@
 //!
 //! | process | what it does |
 //! |---|---|
-//! | runner ([`serve`]) | reads requests, forks a worker for each, reaps, tells who ended |
-//! | worker ([`sandbox`]) | composes the mounts, clones the sandbox's first process as its sibling, writes its maps, ends |
-//! | first process ([`enter`], [`init`]) | enters the root, takes the user's id, execs this program anew, serves the toolbox |
+//! | runner (`serve`) | reads requests, forks a worker for each, reaps, tells who ended |
+//! | worker (`sandbox`) | composes the mounts, clones the sandbox's first process as its sibling, writes its maps, ends |
+//! | first process (`enter`, `init`) | enters the root, takes the user's id, execs this program anew, serves the toolbox |
 //!
 //! The same program is the stand-in for `sudo` inside sandboxes.
 
