@@ -42,7 +42,7 @@ def test_ctrl_c_ends_the_demo_with_nothing_left(tmp_path: Path) -> None:
         ) as process,
     ):
         try:
-            wait_until(lambda: tests_run() or process.poll() is not None, "an agent runs tests")
+            wait_until(lambda: an_agent_runs_tests() or process.poll() is not None, "an agent runs tests")
             process.send_signal(signal.SIGINT)
             process.wait(LIMIT_SECONDS)
         finally:
@@ -52,6 +52,6 @@ def test_ctrl_c_ends_the_demo_with_nothing_left(tmp_path: Path) -> None:
     assert ", 0 left" in text
 
 
-def tests_run() -> bool:
+def an_agent_runs_tests() -> bool:
     """Whether a sandbox of the demo runs its tests."""
     return any("unittest" in words and "--start-directory" in words for words in command_lines())
