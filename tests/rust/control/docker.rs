@@ -241,7 +241,8 @@ async fn a_build_that_waits_can_be_deleted_and_the_end_of_the_server_ends_those_
         .expect("an end");
     until("the end of the builds", || async {
         let filter = format!("ancestor={}", base.0);
-        let found = Command::new("docker").args(["ps", "--quiet", "--filter", &filter]).output().unwrap();
+        let found =
+            Command::new("docker").args(["ps", "--all", "--quiet", "--filter", &filter]).output().unwrap();
         found.stdout.is_empty().then_some(())
     })
     .await;
