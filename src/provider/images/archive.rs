@@ -40,6 +40,9 @@ fn write(entries: &[ContextEntry], to: &mut impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
     for entry in entries {
         let mut header = tar::Header::new_gnu();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         let explain =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", entry.source.display()));
         if entry.directory {
