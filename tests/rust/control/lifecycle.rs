@@ -213,7 +213,11 @@ async fn a_create_request_is_checked_before_anything_is_made() {
             "Cannot specify a snapshot when",
         ),
         (json!({"buildInfo": {"dockerfileContent": ""}}), 400, "dockerfileContent should not be empty"),
-        (json!({"buildInfo": {"dockerfileContent": "FROM a"}, "gpu": 1}), 400, "No runners available with a GPU"),
+        (
+            json!({"buildInfo": {"dockerfileContent": "FROM a"}, "gpu": 1}),
+            400,
+            "No runners available with a GPU",
+        ),
         (json!({"cpu": 2}), 400, "Cannot specify Sandbox resources when using a snapshot"),
         (json!({"gpuType": ["H100"]}), 400, "Cannot specify GPU type"),
         (
