@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.prompt import Confirm
 from rich.table import Table
 
@@ -26,7 +27,7 @@ async def cli_cleanup(id: str | None) -> None:
     anything could not be deleted.
     """
     console = Console()
-    if os.environ.get("DAYTONA_API_URL", "").strip() == "local":
+    if os.environ.get("DAYTONA_API_URL", "").strip().lower() == "local":
         console.print(
             "A local Daytona ends with its process, and every sandbox with it: there is nothing to clean up."
         )
@@ -66,7 +67,8 @@ def _table(rows: list[Row]) -> Table:
     for column in ("ID", "Name", "State", "Created", "Run"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # labels and names are other people's text, not markup
+        table.add_row(*(escape(cell) for cell in row))
     return table
 
 

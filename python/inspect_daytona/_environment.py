@@ -207,6 +207,8 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
 
     @override
     async def connection(self, *, user: str | None = None) -> SandboxConnection:
+        if user is not None:
+            raise NotImplementedError("a Daytona sandbox is entered as its own user; use sudo inside it")
         command = self._sandbox.connection_command()
         if command is None:
             raise NotImplementedError("a sandbox of a Daytona inside this process has no shell to connect to")

@@ -33,6 +33,8 @@ const INLINE_INPUT: usize = 64 * 1024;
 const INLINE_OUTPUT: u64 = 1024 * 1024;
 /// Answers without a reply in a row before the sandbox counts as broken.
 const UNANSWERED: u32 = 4;
+/// The wait after an answer without a reply, times how many there were in a row.
+const UNANSWERED_PAUSE: Duration = Duration::from_millis(500);
 /// What a command's timeout may be exceeded by (grace, kill, drain) before its exec counts as lost.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
@@ -219,12 +221,8 @@ impl Sandbox {
         mut uploads: Vec<(String, Bytes)>,
         until: Until,
     ) -> Result<Ended> {
-        let deadline = match until {
-            Until::Ended(timeout) => {
-                timeout.map(|timeout| tokio::time::Instant::now() + timeout + TIMEOUT_MARGIN)
-            }
-            Until::Running => None,
-        };
+        // counted from when the command is known to run, whatever its upload and lost requests took before
+        let mut deadline = None;
         let encoded = call.encode();
         let inline = encoded.len() <= INLINE_CALL;
         let call_path = format!("{}.call", self.upload_path(call.id));
@@ -257,7 +255,13 @@ impl Sandbox {
                     killer.disarm();
                     return Ok(Ended::Running);
                 }
-                Some(Reply::Pending) => attaching = true,
+                Some(Reply::Pending) => {
+                    attaching = true;
+                    unanswered = 0;
+                    if let (None, Until::Ended(Some(timeout))) = (deadline, &until) {
+                        deadline = Some(tokio::time::Instant::now() + *timeout + TIMEOUT_MARGIN);
+                    }
+                }
                 Some(Reply::Finished(finished)) => {
                     let finished = self.fetch(finished, call.user.as_deref()).await?;
                     killer.disarm();
@@ -268,7 +272,7 @@ impl Sandbox {
                     return Ok(Ended::Refused(refusal));
                 }
                 Some(Reply::Lost(why)) => {
-                    killer.disarm();
+                    // the killer stays armed: processes of the command may have survived their supervisor
                     return Err(self.unavailable(format!(
                         "the state of a command was lost inside the sandbox ({why}); it was not run again"
                     )));
@@ -284,7 +288,7 @@ impl Sandbox {
                     }
                     // Only an exec that certainly never began may begin with a new shim, whose state is empty.
                     let never_began = !attaching && unanswered == 1 && response.once;
-                    if never_began && shim_is_missing(response.exit_code, &response.text) {
+                    if never_began && shim_is_missing(response.exit_code) {
                         shim = self.replace_shim(&shim).await?;
                         unanswered = 0;
                         replaced += 1;
@@ -294,6 +298,9 @@ impl Sandbox {
                         if !uploads.is_empty() {
                             self.upload_all(&uploads).await?;
                         }
+                    } else {
+                        // a sandbox that is out of processes or memory for a moment gets over it
+                        tokio::time::sleep(UNANSWERED_PAUSE * unanswered).await;
                     }
                 }
             }
@@ -472,8 +479,11 @@ fn refused(refusal: Refusal, program: String) -> Result<RawOutcome> {
 }
 
 /// Whether a shell said that the shim's file is not there.
-fn shim_is_missing(exit_code: i64, text: &str) -> bool {
-    matches!(exit_code, 126 | 127) || text.contains("not found") || text.contains("No such file")
+///
+/// By the status alone: the shim comes last in the script, and whatever an agent makes its shells print must not lead to
+/// a second start.
+fn shim_is_missing(exit_code: i64) -> bool {
+    matches!(exit_code, 126 | 127)
 }
 
 #[cfg(test)]

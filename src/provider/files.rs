@@ -8,8 +8,8 @@ use super::exec::Command;
 use super::sandbox::Sandbox;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What one part of a file that only root may read comes in; well below what an answer should hold.
-const ROOT_CHUNK: u64 = 4 * 1024 * 1024;
+/// What one part of a file that only root may read comes in: what an answer carries, so that no part becomes a file.
+const ROOT_CHUNK: u64 = 1024 * 1024;
 /// How long one step of a file operation inside the sandbox may take.
 const STEP: Duration = Duration::from_secs(60);
 
@@ -91,7 +91,7 @@ impl Sandbox {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 Box::pin(self.read_through_shim(path, length, user)).await?
             }
-            Err(error) => return Err(self.explain(error.with_operation("fetch a command's output")).await),
+            Err(error) => return Err(self.own_file(error.with_operation("fetch a command's output")).await),
             Ok(bytes) => bytes,
         };
         if bytes.len() as u64 == length {
@@ -182,7 +182,8 @@ impl Sandbox {
                 Error::new(error.kind(), path).with_source(error)
             }
             ErrorKind::OutputLimit => error,
-            ErrorKind::DeadlineExceeded => Error::new(ErrorKind::FileTimeout, error.to_string()),
+            // of the transport, so it must not look like the file's
+            ErrorKind::DeadlineExceeded => error.with_operation(operation).with_sandbox(self.name()),
             // An empty 400 is a directory, a file where a directory should be, or no path at all.
             ErrorKind::InvalidRequest => match self.toolbox().info(path).await {
                 Ok(info) if info.is_dir => Error::new(ErrorKind::IsADirectory, path).with_source(error),

@@ -57,8 +57,12 @@ pub(super) async fn extend_for_inspection(run: &Run) {
 }
 
 async fn extend_all(run: &Run, minutes: u32) {
-    let alive =
-        run.registry().all().into_iter().filter(|(_, entry)| entry.expires && entry.phase == Phase::Alive);
+    // also while it is being prepared, which a build or a healthcheck may draw out
+    let alive = run
+        .registry()
+        .all()
+        .into_iter()
+        .filter(|(_, entry)| entry.expires && matches!(entry.phase, Phase::Alive | Phase::Creating));
     let extensions = alive.filter_map(|(name, entry)| Some((name, entry.id?))).map(|(name, id)| async move {
         match extend(run, &id, minutes).await {
             Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -2,6 +2,7 @@
 //! goes only when the sandbox is known to be gone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,7 @@ pub(super) struct Registry {
     changed: Notify,
     counts: Mutex<Counts>,
     last_deletion: Mutex<Option<Instant>>,
+    used: AtomicBool,
 }
 
 /// How many sandboxes a run has had.
@@ -60,6 +62,7 @@ impl Registry {
     /// Records a sandbox that is about to be created.
     pub(super) fn record(&self, name: &str) {
         let entry = Entry { phase: Phase::Creating, id: None, doomed: false, expires: false };
+        self.used.store(true, Ordering::Relaxed);
         self.entries().insert(name.to_owned(), entry);
         self.changed.notify_waiters();
     }
@@ -68,7 +71,13 @@ impl Registry {
     pub(super) fn identified(&self, name: &str, id: &str, expires: bool) -> bool {
         self.lock_counts().created += 1;
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(name) else { return false };
+        // one that was given up before its answer came is back on the account, to be deleted
+        let entry = entries.entry(name.to_owned()).or_insert(Entry {
+            phase: Phase::Creating,
+            id: None,
+            doomed: true,
+            expires: false,
+        });
         entry.id = Some(id.to_owned());
         entry.expires = expires;
         !entry.doomed
@@ -83,6 +92,17 @@ impl Registry {
         drop(entries);
         self.changed.notify_waiters();
         exists
+    }
+
+    /// Marks every sandbox as unwanted: creations under way delete what they make.
+    pub(super) fn doom_all(&self) {
+        self.entries().values_mut().for_each(|entry| entry.doomed = true);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether any sandbox was ever about to be created.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Moves an entry on. Returns `false` if there is none.

@@ -21,12 +21,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How many deletes run at once when a run ends.
 const PARALLEL_DELETES: usize = 16;
-/// How long one delete tries: a sandbox in transition refuses it for a while.
-pub(super) const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one delete tries: a sandbox in transition refuses it for a while, and a rate limit for a minute.
+pub(super) const DELETE_PATIENCE: Duration = Duration::from_secs(150);
 /// How long the end of a run waits for creations and deletes that are under way.
 const SETTLE: Duration = Duration::from_secs(90);
-/// How long a create waits for this run's other sandboxes to end when the account's quota is used up.
-const QUOTA_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// How long a create waits for the platform to have a free machine, and between two tries.
+const CAPACITY_PATIENCE: Duration = Duration::from_secs(300);
+const CAPACITY_POLL: Duration = Duration::from_secs(10);
+/// How long what a lost create request made may stay invisible.
+const INVISIBLE: Duration = Duration::from_secs(10);
 /// Between two looks at a used-up quota, if none of our sandboxes ends meanwhile: others use the account too.
 const QUOTA_POLL: Duration = Duration::from_secs(30);
 
@@ -53,6 +56,8 @@ pub(super) struct Inner {
     warned: Mutex<BTreeSet<String>>,
     /// Its sandboxes are to outlive it.
     kept: AtomicBool,
+    /// Held by the one creation that asks again while the account's limits refuse it.
+    limit_turn: tokio::sync::Mutex<()>,
 }
 
 /// A sandbox that a run could not delete, or was told to keep.
@@ -82,6 +87,7 @@ impl Run {
             keep_alive: keep_alive::Task::default(),
             warned: Mutex::default(),
             kept: AtomicBool::new(false),
+            limit_turn: tokio::sync::Mutex::new(()),
         }))
     }
 
@@ -226,7 +232,7 @@ impl Run {
         request: &CreateSandbox,
         image: &Prepared,
     ) -> Result<crate::api::sandbox::Sandbox> {
-        let error = match (self.create_within_quota(request).await, image) {
+        let error = match (self.create_within_limits(request).await, image) {
             (Err(error), Prepared::Snapshot(name))
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest)
                     && error.attempts() == 1
@@ -240,38 +246,73 @@ impl Run {
         if !self.0.images.renew(&self.0.client, name).await? {
             return Err(error);
         }
-        self.create_within_quota(request).await
+        self.create_within_limits(request).await
     }
 
-    /// Sends the create request; waits for our own sandboxes to end while the account's quota is used up.
-    async fn create_within_quota(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
-        let give_up = Instant::now() + QUOTA_PATIENCE;
-        let mut told = false;
+    /// Sends the create request; waits while the account's quota is used up by our own sandboxes, and a while for a
+    /// free machine.
+    async fn create_within_limits(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
+        let name = request.name.as_deref().unwrap_or_default();
+        let began = Instant::now();
+        let mut turn = None;
         loop {
             let error = match self.0.client.sandboxes().create(request).await {
-                Err(error) if error.kind() == ErrorKind::QuotaExceeded => error,
+                // an earlier request of ours was refused for the quota that its own repeat had taken
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && turn.is_some() => {
+                    let found = self.0.client.sandboxes().find(name).await?;
+                    let ours = |key: &str| request.labels.get(key);
+                    return match found {
+                        Some(found) if found.labels.get(names::RUN_ID) == ours(names::RUN_ID) => Ok(found),
+                        _ => Err(error),
+                    };
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::QuotaExceeded | ErrorKind::NoCapacity) => {
+                    error
+                }
                 result => return result,
             };
-            let others = self
-                .0
-                .registry
-                .all()
-                .iter()
-                .any(|(_, entry)| matches!(entry.phase, Phase::Alive | Phase::Deleting));
-            let settling = self.0.registry.deleted_within(QUOTA_SETTLES);
-            if !(others || settling) || Instant::now() >= give_up {
+            let Some(pause) = self.limit_pause(&error, began) else {
                 return Err(error.with_hint(
-                    "No other sandbox of this eval holds the quota; delete sandboxes that are not needed \
-                     (inspect sandbox cleanup daytona), lower --max-sandboxes, or raise the account's limits",
+                    "Delete sandboxes that are not needed (inspect sandbox cleanup daytona), lower --max-sandboxes, or \
+                     raise the account's limits",
                 ));
+            };
+            let given_up =
+                self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
+            let wait = async {
+                if turn.is_none() {
+                    // one of all that wait asks again; the others would only use up the rate limit
+                    turn = Some(self.0.limit_turn.lock().await);
+                } else {
+                    let _changed = timeout(pause, self.0.registry.wait_for_change()).await;
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                // the refusal tells that there is nothing to delete
+                () = given_up => return Err(error),
             }
-            if !told {
-                told = true;
-                tracing::warn!("waiting for other sandboxes of this eval to end: {}", error.message());
-            }
-            let pause = if settling { QUOTA_SETTLING_POLL } else { QUOTA_POLL };
-            let _changed = timeout(pause, self.0.registry.wait_for_change()).await;
         }
+    }
+
+    /// How long to wait before a create that the account's limits refused is tried again; `None` if that is of no use.
+    fn limit_pause(&self, error: &Error, began: Instant) -> Option<Duration> {
+        if error.kind() == ErrorKind::NoCapacity {
+            return (began.elapsed() < CAPACITY_PATIENCE).then_some(CAPACITY_POLL);
+        }
+        let ours = |phase: &Phase| matches!(phase, Phase::Alive | Phase::Deleting);
+        let others = self.0.registry.all().iter().any(|(_, entry)| ours(&entry.phase));
+        if self.0.registry.deleted_within(QUOTA_SETTLES) {
+            return Some(QUOTA_SETTLING_POLL);
+        }
+        if others {
+            let warning = format!("waiting for other sandboxes of this eval to end: {}", error.message());
+            if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+            return Some(QUOTA_POLL);
+        }
+        None
     }
 
     /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.
@@ -285,8 +326,27 @@ impl Run {
         // `Sandbox failed to start` is a refusal that leaves a sandbox behind
         if refused && error.kind() != ErrorKind::CreationFailed && error.attempts() == 1 {
             self.0.registry.remove(name, false);
-        } else {
-            self.delete_logged(name).await;
+            return;
+        }
+        // reads lag behind: what a lost request made may show only after a while
+        let (run, name) = (self.clone(), name.to_owned());
+        tokio::spawn(async move { run.delete_when_visible(&name).await });
+    }
+
+    /// Deletes the sandbox that an ambiguous create may have made.
+    async fn delete_when_visible(&self, name: &str) {
+        let began = Instant::now();
+        loop {
+            match self.0.client.sandboxes().find(name).await {
+                Ok(Some(_)) => return self.delete_logged(name).await,
+                Ok(None) if began.elapsed() < INVISIBLE => tokio::time::sleep(Duration::from_secs(1)).await,
+                Ok(None) => return self.0.registry.remove(name, false),
+                Err(error) => {
+                    let reason = format!("it is unknown whether it was created: {error}");
+                    self.0.registry.set_phase(name, Phase::Left(reason));
+                    return;
+                }
+            }
         }
     }
 
@@ -371,22 +431,39 @@ impl Run {
     pub async fn finish(&self, cleanup: bool) -> Vec<Left> {
         let busy = |phase: &Phase| matches!(phase, Phase::Creating | Phase::Deleting);
         let settled = self.0.registry.wait_until(|entries| !entries.values().any(|entry| busy(&entry.phase)));
-        let _settled = timeout(SETTLE, settled).await;
+        let settled = timeout(SETTLE, settled);
         if cleanup {
-            let names = self.0.registry.all().into_iter().map(|(name, _)| name);
-            let deletions = names.map(|name| async move {
-                // reported below, from the account
-                let _result = self.delete(&name).await;
-            });
-            stream::iter(deletions).buffer_unordered(PARALLEL_DELETES).collect::<Vec<()>>().await;
+            // what lives is deleted at once; a creation under way must not hold that up, and deletes what it makes
+            self.0.registry.doom_all();
+            let (_settled, ()) = tokio::join!(settled, self.delete_living());
+            self.delete_living().await;
             if let Err(error) = self.sweep().await {
                 tracing::warn!("cannot look for sandboxes that are left: {error}");
             }
         } else {
             self.0.kept.store(true, Ordering::Relaxed);
+            let _settled = settled.await;
             keep_alive::extend_for_inspection(self).await;
         }
         self.0.keep_alive.stop();
+        self.left()
+    }
+
+    /// Deletes every sandbox that exists and that nobody is deleting yet.
+    async fn delete_living(&self) {
+        let living = self.0.registry.all().into_iter().filter(|(_, entry)| {
+            matches!(entry.phase, Phase::Alive | Phase::Left(_))
+                || (entry.phase == Phase::Creating && entry.id.is_some())
+        });
+        let deletions = living.map(|(name, _)| async move {
+            // reported by `left`
+            let _result = self.delete(&name).await;
+        });
+        stream::iter(deletions).buffer_unordered(PARALLEL_DELETES).collect::<Vec<()>>().await;
+    }
+
+    /// What is on the account now.
+    pub fn left(&self) -> Vec<Left> {
         let left = self.0.registry.all().into_iter().map(|(name, entry)| Left {
             name,
             id: entry.id,
@@ -401,16 +478,20 @@ impl Run {
     }
 
     /// Finishes a run whose process ends without having done so, unless its sandboxes are to be kept.
-    pub async fn settle(&self) -> Vec<Left> {
-        if self.0.kept.load(Ordering::Relaxed) || self.0.registry.all().is_empty() {
-            return Vec::new();
+    pub async fn settle(&self) {
+        if !self.is_kept() && !self.0.registry.all().is_empty() {
+            self.finish(true).await;
         }
-        self.finish(true).await
+    }
+
+    /// Whether its sandboxes are to outlive it.
+    pub fn is_kept(&self) -> bool {
+        self.0.kept.load(Ordering::Relaxed)
     }
 
     /// Deletes sandboxes that carry this run's label but are not on its account: the news of their creation was lost.
     async fn sweep(&self) -> Result<()> {
-        if self.counts() == Counts::default() && self.0.registry.all().is_empty() {
+        if !self.0.registry.was_used() {
             return Ok(());
         }
         let known: BTreeSet<String> =

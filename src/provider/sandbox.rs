@@ -241,7 +241,17 @@ impl Sandbox {
         let borrowed = files.iter().map(|(path, contents)| (path.as_str(), contents.clone()));
         match self.toolbox().upload_many(borrowed).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.explain(error.with_operation("send a command's input")).await),
+            Err(error) => Err(self.own_file(error.with_operation("send a command's input")).await),
+        }
+    }
+
+    /// The error of a file of ours. It must not look like one of the command's files.
+    pub(super) async fn own_file(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::FileNotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => self
+                .unavailable("files that running commands needs were removed or locked".to_owned())
+                .with_source(error),
+            _ => self.explain(error).await,
         }
     }
 

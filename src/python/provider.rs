@@ -27,13 +27,11 @@ static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::c
 static RUNS: std::sync::Mutex<Vec<provider::Run>> = std::sync::Mutex::new(Vec::new());
 
 /// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
-pub(super) async fn settle_runs() -> Vec<provider::Left> {
+pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
     let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut left = Vec::new();
-    for run in runs {
-        left.extend(run.settle().await);
-    }
-    left
+    let settling = futures_util::future::join_all(runs.iter().map(provider::Run::settle));
+    let _in_time = tokio::time::timeout(limit, settling).await;
+    runs.iter().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
 }
 
 /// A connection to Daytona. Cheap to clone.

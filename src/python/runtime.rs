@@ -4,16 +4,18 @@
 //! back once, from a thread of its own that enters Python for as many finished operations as there are; the Python
 //! side (`_bridge.py`) wakes the waiting task of whichever event loop.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use futures_util::FutureExt;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 
 use super::errors::to_exception;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The process that the runtime was started in: threads do not survive a fork.
 static OWNER: OnceLock<u32> = OnceLock::new();
@@ -74,7 +76,14 @@ where
     let runtime = runtime()?;
     let finished = finished_channel()?;
     let task = runtime.spawn(async move {
-        let result = future.await.map(|value| -> Convert { Box::new(move |py| convert(py, value)) });
+        // a defect must fail the call, not leave its caller waiting for ever
+        let result = AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Unexpected,
+                "an operation of inspect-daytona panicked; please report it",
+            ))
+        });
+        let result = result.map(|value| -> Convert { Box::new(move |py| convert(py, value)) });
         // the receiver lives as long as the process
         let _sent = finished.send(Finished { callback, result });
     });
@@ -134,7 +143,7 @@ pub(super) fn shutdown(py: Python<'_>, seconds: f64) -> Vec<(String, Option<Stri
     let limit = std::time::Duration::from_secs_f64(seconds.clamp(0.0, 600.0));
     py.detach(|| {
         pyo3_async_runtimes::tokio::get_runtime().block_on(async {
-            let left = tokio::time::timeout(limit, super::provider::settle_runs()).await.unwrap_or_default();
+            let left = super::provider::settle_runs(limit).await;
             let _in_time = tokio::time::timeout(limit, super::local::shutdown_all()).await;
             left.into_iter().map(|left| (left.name, left.id)).collect()
         })

@@ -70,6 +70,12 @@ impl Fixture {
         self.admin(reqwest::Method::POST, "faults", Some(rule)).await;
     }
 
+    /// The next request waits before it is carried out.
+    pub(crate) async fn delay(&self, method: &str, path: &str, milliseconds: u64) {
+        let rule = json!({"method": method, "path": path, "times": 1, "delayMilliseconds": milliseconds});
+        self.admin(reqwest::Method::POST, "faults", Some(rule)).await;
+    }
+
     /// The next execute request meets `fault`.
     pub(crate) async fn fault_execute(&self, fault: Value) {
         self.fault("POST", "/toolbox/*/process/execute", 1, fault).await;

@@ -169,3 +169,40 @@ async fn a_stranger_with_the_same_name_is_left_alone() {
     fixture.client.sandboxes().delete(&stranger.id, LIMIT).await.unwrap();
     fixture.finish().await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_run_waits_for_no_slow_creation_to_delete_what_lives_and_then_deletes_that_too() {
+    let fixture = Fixture::new().await;
+    fixture.sandbox().await;
+    fixture.delay("POST", "/api/sandbox", 2000).await;
+    let slow = {
+        let run = fixture.run.clone();
+        tokio::spawn(async move { run.create(name(), settings_of(json!({}))).await })
+    };
+    until("the creation is under way", || async { fixture.requests().await["POST /api/sandbox"] >= 2 }).await;
+    let end = {
+        let run = fixture.run.clone();
+        tokio::spawn(async move { run.finish(true).await })
+    };
+    until("what lives is deleted", || async { fixture.run.counts().deleted == 1 }).await;
+    assert_eq!(fixture.server.statistics().created, 1, "the slow one has not arrived yet");
+    assert_eq!(end.await.unwrap(), []);
+    assert!(slow.await.unwrap().is_err());
+    assert_eq!((fixture.server.statistics().created, fixture.server.statistics().left), (2, 0));
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_waits_for_quota_ends_with_its_run() {
+    let fixture = Fixture::with(with_quota(1)).await;
+    fixture.sandbox().await;
+    let waiting = {
+        let run = fixture.run.clone();
+        tokio::spawn(async move { run.create(name(), settings_of(json!({}))).await })
+    };
+    until("it was refused", || async { fixture.requests().await["POST /api/sandbox"] >= 2 }).await;
+    assert_eq!(fixture.run.finish(true).await, []);
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::QuotaExceeded);
+    assert_eq!(fixture.server.statistics().left, 0);
+    fixture.finish().await;
+}
