@@ -161,7 +161,7 @@ impl Run {
         let created = match self.create_from(&request, &image).await {
             Ok(created) => created,
             Err(error) => {
-                self.create_failed(name, &error).await;
+                self.create_failed(name, &error);
                 return Err(error.with_sandbox(name));
             }
         };
@@ -316,7 +316,7 @@ impl Run {
     }
 
     /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.
-    async fn create_failed(&self, name: &str, error: &Error) {
+    fn create_failed(&self, name: &str, error: &Error) {
         let refused = error.http_status().is_some_and(|status| (400..500).contains(&status) && status != 408);
         // the name is somebody else's sandbox, which is none of ours to delete
         if error.kind() == ErrorKind::AlreadyExists {
