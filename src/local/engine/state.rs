@@ -119,7 +119,12 @@ fn find_stale(parent: &Path) -> io::Result<Vec<Stale>> {
             continue;
         }
         // a server makes directory and lock while it holds the parent's, so one without a lock is a ruin
-        let lock = File::create(path.join(LOCK))?;
+        let lock = match File::create(path.join(LOCK)) {
+            Ok(lock) => lock,
+            // its server has ended and removed it just now
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => continue,
