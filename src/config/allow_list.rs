@@ -47,7 +47,7 @@ fn list(node: &Node, key: &str, check: impl Fn(&str) -> Option<()>) -> Read<Vec<
             let example = if key == "network_allow_list" {
                 "an IPv4 network such as 10.0.0.0/8"
             } else {
-                "a host name such as pypi.org or *.pythonhosted.org"
+                "a host name such as example.org or *.example.org"
             };
             return Err(node.problem(format!("`{item}` in `{key}` is not {example}")));
         }
