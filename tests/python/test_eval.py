@@ -219,27 +219,39 @@ def test_without_cleanup_a_sandbox_is_kept_and_named(
     assert kept["name"] in said
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "says"),
-    [
-        ("Dockerfile", "FROM debian:12\n", "image build"),
-        ("compose.yaml", "services:\n  a:\n    build: .\n", "image build"),
-        ("compose.yaml", "services:\n  a:\n    image: a\n  b:\n    image: b\n", "more than one service"),
-    ],
-    ids=["dockerfile", "build", "services"],
-)
-def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
-    daytona: LocalDaytona, empty_directory: Path, file: str, text: str, says: str
-) -> None:
-    (empty_directory / "Dockerfile").write_text("FROM debian:12\n")
-    (empty_directory / file).write_text(text)
+def refusal(directory: Path, file: str, text: str) -> str:
+    """The message that an eval with this configuration ends with before its first sample."""
+    (directory / "Dockerfile").write_text("FROM registry.invalid/no-such-image:1\n")
+    (directory / file).write_text(text)
     task = one(nothing)
-    task.sandbox = SandboxEnvironmentSpec("daytona", str(empty_directory / file))
+    task.sandbox = SandboxEnvironmentSpec("daytona", str(directory / file))
     with pytest.raises(PrerequisiteError) as raised:
         evaluate(task)
-    message = str(raised.value.message)
-    assert says in message
+    return str(raised.value.message)
+
+
+def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
+    daytona: LocalDaytona, empty_directory: Path
+) -> None:
+    services = "services:\n  a:\n    image: a\n  b:\n    image: b\n"
+    message = refusal(empty_directory, "compose.yaml", services)
+    assert "more than one service" in message
     assert "Nothing was created" in message
+    assert daytona.requests("POST", "/api/sandbox") == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("Dockerfile", "FROM registry.invalid/no-such-image:1\n"),
+        ("compose.yaml", "services:\n  a:\n    build: .\n"),
+    ],
+    ids=["dockerfile", "build"],
+)
+def test_an_image_that_cannot_be_built_ends_the_eval_before_any_sandbox_is_created(
+    daytona: LocalDaytona, empty_directory: Path, file: str, text: str
+) -> None:
+    assert "could not be built" in refusal(empty_directory, file, text)
     assert daytona.requests("POST", "/api/sandbox") == 0
 
 
