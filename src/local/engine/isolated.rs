@@ -76,7 +76,10 @@ impl Isolated {
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
         if spec.nesting && self.level != Level::RootIdmap {
-            return Ok(Err(Failure::new("let containers run inside", "the server has to run as root for that")));
+            return Ok(Err(Failure::new(
+                "let containers run inside",
+                "the server has to run as root for that",
+            )));
         }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
