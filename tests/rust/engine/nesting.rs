@@ -194,6 +194,20 @@ async fn the_limits_of_a_sandbox_hold_for_its_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_container_ends_with_its_sandbox() {
+    needs_docker!();
+    let server = Server::new().await;
+    let sandbox = server.start(spec(&server)).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    sandbox.output("docker run --detach --name frozen tools sleep 1000 && docker pause frozen").await;
+    sandbox.stop().await;
+    assert_eq!(inmates_of(&server.state), []);
+    server.engine.delete(sandbox.spec).await.unwrap();
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_for_containers_has_no_more_of_the_machine_than_others() {
     needs_root!();
     let server = Server::new().await;
