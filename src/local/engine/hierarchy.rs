@@ -77,7 +77,10 @@ pub(super) fn find(name: &str) -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found: Vec<Hierarchy> = Vec::new();
-    for mounted in mounted(&mounts, &groups) {
+    let mut mounts = mounted(&mounts, &groups);
+    // what dead servers have left is thawed first, or it could not die and would hold its other groups
+    mounts.sort_by_key(|mounted| mounted.names != "freezer");
+    for mounted in mounts {
         let wanted: Vec<Controller> = Controller::ALL
             .into_iter()
             .filter(|one| mounted.unified || mounted.names.split(',').any(|name| name == one.name()))

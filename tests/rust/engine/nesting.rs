@@ -1,103 +1,14 @@
-//! Containers in a sandbox: a real Docker Engine and Compose, from this machine's packages, with images from local files.
+//! Containers in sandboxes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use inspect_daytona::local::spec::{Limits, Network, SandboxSpec};
+use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
+use inspect_daytona::local::spec::RootFs;
 
-use crate::fixture::{Sandbox, Server, groups_of, inmates_of, needs_root};
-
-/// Ends a test that this machine lacks something for.
-macro_rules! needs_docker {
-    () => {
-        needs_root!();
-        if let Some(missing) = missing() {
-            return crate::fixture::skip(&missing);
-        }
-    };
-}
-
-fn missing() -> Option<String> {
-    let program = |name: &str| {
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"]
-            .iter()
-            .any(|directory| Path::new(directory).join(name).exists())
-    };
-    for (name, package) in [
-        ("dockerd", "docker.io"),
-        ("docker", "docker-cli"),
-        ("iptables", "iptables"),
-        ("busybox", "busybox-static"),
-    ] {
-        if !program(name) {
-            return Some(format!("there is no {name}: apt-get install {package}"));
-        }
-    }
-    let plugin = |directory: &str| Path::new(directory).join("docker/cli-plugins/docker-compose").exists();
-    let compose =
-        ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].iter().any(|one| plugin(one));
-    (!compose).then(|| {
-        "there is no Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker".to_owned()
-    })
-}
-
-/// A sandbox of this machine's directories in which containers may run.
-fn spec(server: &Server) -> SandboxSpec {
-    let mut spec = server.spec();
-    spec.user = "root".into();
-    spec.work_dir = Some("/root".into());
-    spec.network = Network::Blocked;
-    spec.nesting = true;
-    spec.limits = Limits { cpus: Some(2), memory: Some(2 << 30), pids: Some(4096) };
-    spec
-}
-
-/// Starts the Engine and waits until it answers.
-async fn start_engine(sandbox: &Sandbox) {
-    sandbox.output("setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &").await;
-    let wait = "for i in $(seq 200); do docker version >/dev/null 2>&1 && exit 0; sleep 0.1; done; \
-                tail -n 30 /var/log/dockerd.log; exit 1";
-    sandbox.output(&format!("sh -c '{wait}'")).await;
-}
-
-/// An image `tools` of one static program.
-async fn build_tools(sandbox: &Sandbox) {
-    sandbox
-        .output(
-            "mkdir -p /root/tools/bin && cd /root/tools && cp \"$(command -v busybox)\" bin/busybox && \
-             for name in sh cat dd httpd ls mkdir nslookup sleep touch wget; do ln -sf busybox bin/$name; done && \
-             printf 'FROM scratch\\nCOPY bin /bin\\nRUN mkdir /www && echo made > /www/page\\n' > Dockerfile && \
-             docker build --quiet --tag tools .",
-        )
-        .await;
-}
-
-const COMPOSE: &str = r#"
-services:
-  web:
-    image: tools
-    init: true
-    command: [httpd, -f, -p, "80", -h, /www]
-    networks: [inner]
-    healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/page"], interval: 1s, retries: 20}
-  agent:
-    image: tools
-    init: true
-    command: [sleep, "1000"]
-    mem_limit: 32m
-    networks: [inner]
-    depends_on: {web: {condition: service_healthy}}
-    volumes: ["kept:/kept"]
-networks: {inner: {}}
-volumes: {kept: {}}
-"#;
-
-async fn compose_up(sandbox: &Sandbox) {
-    sandbox
-        .output(&format!("mkdir -p /root/app && cat > /root/app/compose.yaml <<'EOF'\n{COMPOSE}\nEOF"))
-        .await;
-    sandbox.output("cd /root/app && docker compose up --detach --wait 2>&1").await;
-}
+use crate::containers::{build_tools, compose_up, image, missing, needs_docker, spec, start_engine};
+use crate::fixture::{DEADLINE, Helper, Server, groups_of, inmates_of, needs_root, parent, processes_below};
 
 /// Mounts of this machine that lie below a directory.
 fn mounts_below(directory: &Path) -> Vec<String> {
@@ -194,6 +105,26 @@ async fn the_limits_of_a_sandbox_hold_for_its_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_an_engine_runs_it() {
+    needs_docker!();
+    let server = Server::new().await;
+    let directory = parent();
+    image(directory.path());
+    let mut spec = spec(&server);
+    spec.root = RootFs::Directory(directory.path().to_owned());
+    let sandbox = server.start(spec).await;
+    start_engine(&sandbox).await;
+    assert_eq!(sandbox.output("docker info --format '{{.Driver}}'").await, "overlay2");
+    build_tools(&sandbox).await;
+    assert_eq!(sandbox.output("docker run --rm tools cat /www/page").await, "made");
+    sandbox.stop().await;
+    let sandbox = server.start(sandbox.spec).await;
+    start_engine(&sandbox).await;
+    assert_eq!(sandbox.output("docker run --rm tools cat /www/page").await, "made");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_container_ends_with_its_sandbox() {
     needs_docker!();
     let server = Server::new().await;
@@ -205,6 +136,42 @@ async fn a_paused_container_ends_with_its_sandbox() {
     assert_eq!(inmates_of(&server.state), []);
     server.engine.delete(sandbox.spec).await.unwrap();
     server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_leaves_of_containers_is_swept_even_if_it_is_frozen() {
+    needs_docker!();
+    let parent = parent();
+    let mut helper = Helper::start("nesting::server_with_a_paused_container", parent.path(), None);
+    let state = PathBuf::from(helper.line());
+    let below = state.parent().unwrap();
+    let groups = groups_of(&state);
+    helper.kill();
+    let engine = choose(EngineChoice::Auto, StateDirectory::open(Some(below)).unwrap()).await.unwrap();
+    let begun = Instant::now();
+    while state.exists() || !processes_below(&state).is_empty() || groups.iter().any(|group| group.exists()) {
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{} was not swept: {:?}",
+            state.display(),
+            processes_below(&state)
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    engine.shutdown().await;
+    fs::remove_dir_all(below).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by what_a_killed_server_leaves_of_containers_is_swept_even_if_it_is_frozen"]
+async fn server_with_a_paused_container() {
+    let server = Server::new().await;
+    let sandbox = server.start(spec(&server)).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    sandbox.output("docker run --detach --name frozen tools sleep 1000 && docker pause frozen").await;
+    Helper::tell(&server.state.display().to_string());
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
