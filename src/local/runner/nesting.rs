@@ -83,11 +83,14 @@ fn mount_split(hierarchies: &[String]) -> Result<(), Failure> {
     mount(Some("tmpfs"), GROUPS, Some("tmpfs"), SAFE | MsFlags::MS_NOEXEC, Some("mode=0755"))
         .step(|| format!("mount a tmpfs on {GROUPS}"))?;
     for names in hierarchies {
-        let directory = Path::new(GROUPS).join(names);
+        let name = names.strip_prefix("name=");
+        let directory = Path::new(GROUPS).join(name.unwrap_or(names));
         let step = || format!("mount the control groups {names}");
         fs::create_dir(&directory).step(step)?;
         let flags = SAFE | MsFlags::MS_NOEXEC;
-        mount(Some("cgroup"), &directory, Some("cgroup"), flags, Some(names.as_str())).step(step)?;
+        // one that exists, as all of these do: another one is the machine's to make
+        let options = if name.is_some() { format!("none,{names}") } else { names.clone() };
+        mount(Some("cgroup"), &directory, Some("cgroup"), flags, Some(options.as_str())).step(step)?;
         for name in names.split(',').filter(|name| name != names) {
             symlink(names, Path::new(GROUPS).join(name)).step(step)?;
         }
