@@ -54,6 +54,9 @@ pub(super) fn furnish(storage: &OwnedFd, delegation: Option<&Delegation>) -> Res
     fresh_run().step(|| "make a fresh /run".into())?;
     fs::create_dir_all(STORAGE).step(|| format!("make {STORAGE}"))?;
     system::attach(storage.as_fd(), Path::new(STORAGE)).step(|| format!("attach {STORAGE}"))?;
+    // every container takes a key of the user who is the root of all sandboxes, and 200 is all that the kernel grants;
+    // container runtimes do without where there are none
+    system::without_keyrings().step(|| "hide the kernel's keyrings (seccomp)".into())?;
     match delegation {
         None => Ok(()),
         Some(Delegation::Split(hierarchies)) => mount_split(hierarchies),
