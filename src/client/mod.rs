@@ -62,6 +62,7 @@ use crate::api::account::{Configuration, CurrentApiKey};
 use crate::api::routes::{self, Route};
 use crate::{Error, ErrorKind, Result};
 
+pub use self::create::RUN_ID;
 pub use self::object_storage::{ObjectStorage, PART};
 pub use self::options::{
     ClientOptions, Credentials, DEFAULT_API_URL, Environment, LOCAL, Observation, Observer,
