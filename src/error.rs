@@ -139,6 +139,27 @@ impl Error {
         self
     }
 
+    /// The same error in other words, for readers who must not see the original; that becomes its source.
+    #[must_use]
+    pub fn reworded(self, message: impl Into<String>) -> Self {
+        let parts = &self.0;
+        let reworded = Parts {
+            kind: parts.kind,
+            status: parts.status,
+            message: message.into(),
+            operation: parts.operation,
+            sandbox: parts.sandbox.clone(),
+            http_status: parts.http_status,
+            code: parts.code.clone(),
+            attempts: parts.attempts,
+            elapsed: parts.elapsed,
+            retry_after: parts.retry_after,
+            hint: parts.hint.clone(),
+            source: None,
+        };
+        Self(Box::new(reworded)).with_source(self)
+    }
+
     /// Names the operation that failed, for example `create sandbox`. The first name given stays.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {

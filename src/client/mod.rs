@@ -29,6 +29,7 @@
 //! Every request has a deadline of its own and every future may be dropped at any time; what a dropped request was
 //! doing on the server goes on there.
 
+mod addresses;
 mod age;
 mod build_log;
 mod classify;
@@ -244,6 +245,13 @@ impl Client {
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        self.exchange_openly(call).await.map_err(|failure| match call.service {
+            Service::Control => failure,
+            Service::Toolbox | Service::Files => addresses::of_the_toolbox(failure, call.base),
+        })
+    }
+
+    async fn exchange_openly(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let began = Instant::now();
         let sent = self.0.transport.send(call.base, call.route, call.payload).await;
         self.observe(call.route.operation, began.elapsed(), sent.as_ref().ok());

@@ -1,7 +1,8 @@
 //! Which exception an error becomes. Exceptions are written in Python (`errors.py`, Inspect, builtins).
 
 use pyo3::exceptions::{
-    PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyTimeoutError, PyValueError,
+    PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyRuntimeError, PyTimeoutError,
+    PyValueError,
 };
 use pyo3::import_exception;
 use pyo3::prelude::*;
@@ -21,7 +22,24 @@ const EISDIR: i32 = 21;
 
 /// The exception for an error. Builtins are used only where the sandbox's operating system said so, since Inspect shows
 /// those to the model: a transport error must not look like a missing file.
-pub(super) fn to_exception(_py: Python<'_>, error: &Error) -> PyErr {
+///
+/// What an error came from becomes the exception's cause: the user finds it in the traceback, the model, which sees the
+/// message alone, does not.
+pub(super) fn to_exception(py: Python<'_>, error: &Error) -> PyErr {
+    let exception = without_cause(error);
+    if let Some(source) = std::error::Error::source(error) {
+        let mut words = vec![source.to_string()];
+        let mut source = source.source();
+        while let Some(cause) = source {
+            words.push(cause.to_string());
+            source = cause.source();
+        }
+        exception.set_cause(py, Some(PyRuntimeError::new_err(words.join(": "))));
+    }
+    exception
+}
+
+fn without_cause(error: &Error) -> PyErr {
     // the file's name as the caller wrote it is the whole message of these kinds
     let file = error.message().to_owned();
     match error.kind() {
