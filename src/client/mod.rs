@@ -58,7 +58,7 @@ use tokio::time::{Instant, timeout};
 
 use self::classify::Service;
 use self::retry::{Failure, Random, retry};
-use self::transport::{Answer, JSON_LIMIT, Payload, Transport};
+use self::transport::{Answer, JSON_LIMIT, Payload, Sharing, Transport};
 use crate::api::account::{Configuration, CurrentApiKey};
 use crate::api::routes::{self, Route};
 use crate::{Error, ErrorKind, Result};
@@ -253,7 +253,11 @@ impl Client {
 
     async fn exchange_openly(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let sent = self.0.transport.send(call.base, call.route, call.payload).await;
+        let sharing = match call.service {
+            Service::Control => Sharing::Multiplexed,
+            Service::Toolbox | Service::Files => Sharing::Exclusive,
+        };
+        let sent = self.0.transport.send(sharing, call.base, call.route, call.payload).await;
         self.observe(call.route.operation, began.elapsed(), sent.as_ref().ok());
         let response = sent?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
