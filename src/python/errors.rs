@@ -1,8 +1,7 @@
 //! Which exception an error becomes. Exceptions are written in Python (`errors.py`, Inspect, builtins).
 
 use pyo3::exceptions::{
-    PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyRuntimeError, PyTimeoutError,
-    PyValueError,
+    PyFileNotFoundError, PyIsADirectoryError, PyPermissionError, PyRuntimeError, PyTimeoutError, PyValueError,
 };
 use pyo3::import_exception;
 use pyo3::prelude::*;

@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
 use super::errors::to_exception;
+use super::gate;
 use super::local;
 use super::runtime::{Operation, runtime, start};
 use crate::api::sandbox::Sandbox as SandboxRecord;
@@ -131,7 +132,7 @@ impl Provider {
         let future = async move {
             let progress = |line: &str| {
                 // an interpreter that shuts down is told nothing more
-                let _told = Python::try_attach(|py| {
+                let _told = gate::enter(|py| {
                     if let Err(error) = on_progress.call1(py, (line,)) {
                         error.write_unraisable(py, None);
                     }

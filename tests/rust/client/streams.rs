@@ -91,8 +91,7 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, all: Arc<Barrier>) {
 
 async fn serve_streams(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, all: Arc<Barrier>) {
     let mut builder = h2::server::Builder::new();
-    let mut connection =
-        builder.max_concurrent_streams(STREAMS).handshake::<_, Bytes>(stream).await.unwrap();
+    let mut connection = builder.max_concurrent_streams(STREAMS).handshake::<_, Bytes>(stream).await.unwrap();
     while let Some(Ok((_, mut respond))) = connection.accept().await {
         let all = Arc::clone(&all);
         tokio::spawn(async move {
