@@ -82,6 +82,12 @@ impl Provider {
     }
 }
 
+/// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
+/// thread of Python's can change the environment while it is read.
+fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
+    provider::Settings::from_json(json).map_err(|error| to_exception(py, &error))
+}
+
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
@@ -116,10 +122,10 @@ impl Provider {
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
-    fn check(&self, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+    fn check(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let settings = settings.to_owned();
-        let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.check(&client).await };
         start(on_done, future, |py, warnings: Vec<String>| {
             Ok(warnings.into_pyobject(py)?.into_any().unbind())
         })
@@ -127,8 +133,15 @@ impl Provider {
 
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
     /// called with what happens, from a thread of this module.
-    fn prepare(&self, settings: &str, on_progress: Py<PyAny>, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (client, images, settings) = (self.client.clone(), self.images.clone(), settings.to_owned());
+    fn prepare(
+        &self,
+        py: Python<'_>,
+        settings: &str,
+        on_progress: Py<PyAny>,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
         let future = async move {
             let progress = |line: &str| {
                 // an interpreter that shuts down is told nothing more
@@ -138,7 +151,7 @@ impl Provider {
                     }
                 });
             };
-            provider::Settings::from_json(&settings)?.prepare(&client, &images, &progress).await
+            settings.prepare(&client, &images, &progress).await
         };
         start(on_done, future, |py, ()| Ok(py.None()))
     }
@@ -219,10 +232,16 @@ impl Run {
     }
 
     /// Creates a sandbox; ends with a `Sandbox`.
-    fn create(&self, name: String, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (run, settings, local) = (self.run.clone(), settings.to_owned(), self.local);
+    fn create(
+        &self,
+        py: Python<'_>,
+        name: String,
+        settings: &str,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (run, local) = (self.run.clone(), self.local);
+        let settings = read_settings(py, settings)?;
         let future = async move {
-            let settings = provider::Settings::from_json(&settings)?;
             let service = settings.service_name().to_owned();
             Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
         };

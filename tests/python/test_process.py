@@ -79,6 +79,30 @@ except RuntimeError as ex:
     assert "ended" in done.stdout
 
 
+def test_settings_are_those_of_the_environment_at_the_call(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {default: {image: debian, cpus: '${TEST_CPUS}'}}")
+    script = """
+import json, os
+from inspect_daytona.errors import DaytonaConfigError
+provider, _ = complete(lambda done: _core.connect(
+    {"DAYTONA_API_KEY": "k", "DAYTONA_API_URL": "http://127.0.0.1:1/api"}, done))
+settings = json.dumps({"source": {"path": os.path.abspath("compose.yaml")}, "directory": os.getcwd()})
+run = provider.begin_run()
+for start in [provider.check, lambda *rest: provider.prepare(*rest[:1], print, *rest[1:]),
+              lambda *rest: run.create("inspect-a", *rest)]:
+    os.environ["TEST_CPUS"] = "many"
+    try:
+        start(settings, lambda value, error: None)
+    except DaytonaConfigError as ex:
+        print(ex)
+    os.environ["TEST_CPUS"] = "1"
+    start(settings, lambda value, error: None).abort()
+"""
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cpus") == 3, done.stdout
+
+
 def test_as_many_files_may_be_open_as_the_machine_allows(tmp_path: Path) -> None:
     script = """
 import resource
