@@ -56,6 +56,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// A directory is where a file was expected.
     IsADirectory,
+    /// The sandbox's operating system refused a file operation for another reason, whose name (`ENOSPC`) is the code.
+    FileSystem,
     /// An argument of a call is wrong, for example a NUL byte in a command.
     InvalidArgument,
     /// Reading or writing a file took longer than its deadline.
@@ -181,7 +183,7 @@ impl Error {
         self
     }
 
-    /// Keeps the server's own machine-readable code.
+    /// Keeps the machine-readable code, the server's own or the operating system's.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
         self.0.code = Some(code.into());
@@ -247,7 +249,7 @@ impl Error {
         self.0.http_status
     }
 
-    /// The server's own code, if it sent one.
+    /// The machine-readable code, the server's own or the operating system's, if there was one.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }

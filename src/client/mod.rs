@@ -35,6 +35,7 @@ mod build_log;
 mod classify;
 mod create;
 mod delete;
+mod errno;
 mod explain;
 mod files;
 mod multipart;
@@ -64,6 +65,7 @@ use crate::api::routes::{self, Route};
 use crate::{Error, ErrorKind, Result};
 
 pub use self::create::RUN_ID;
+pub use self::errno::file_error;
 pub use self::object_storage::{ObjectStorage, PART};
 pub use self::options::{
     ClientOptions, Credentials, DEFAULT_API_URL, Environment, LOCAL, Observation, Observer,
