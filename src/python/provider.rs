@@ -44,6 +44,13 @@ pub(super) struct Provider {
     local: Option<Arc<local::Shared>>,
 }
 
+/// Whether `environ` asks for a Daytona inside this process.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
+pub(super) fn is_local(environ: BTreeMap<String, String>) -> bool {
+    ClientOptions::is_local(|name| environ.get(name).cloned())
+}
+
 /// Connects as `environ` says, once per process and settings. Ends with a `Provider`.
 #[pyfunction]
 pub(super) fn connect(environ: BTreeMap<String, String>, on_done: Py<PyAny>) -> PyResult<Operation> {
@@ -171,10 +178,11 @@ impl Provider {
         })
     }
 
-    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted.
+    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted, or with an error
+    /// if the key may delete none.
     fn delete_sandboxes(&self, ids: Vec<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let future = async move { Ok(cleanup::delete_all(&client, ids).await) };
+        let future = async move { cleanup::delete_all(&client, ids).await };
         start(on_done, future, |py, failed: Vec<(String, Error)>| {
             let rows: Vec<_> = failed.into_iter().map(|(id, error)| (id, error.to_string())).collect();
             Ok(rows.into_pyobject(py)?.into_any().unbind())
