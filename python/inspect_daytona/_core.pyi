@@ -17,6 +17,7 @@ __all__ = [
     "Sandbox",
     "__version__",
     "connect",
+    "is_local",
     "local_statistics",
     "serve",
     "shutdown",
@@ -102,6 +103,7 @@ class LocalServer:
     def shutdown(self, on_done: Callback) -> Operation: ...  # None
 
 def connect(environ: dict[str, str], on_done: Callback) -> Operation: ...  # Provider
+def is_local(environ: dict[str, str]) -> bool: ...
 def task_environment(settings: str) -> dict[str, str]: ...
 def start_local(
     environ: dict[str, str], host: str | None, port: int | None, on_done: Callback

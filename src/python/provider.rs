@@ -11,6 +11,7 @@ use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
 use super::errors::to_exception;
+use super::gate;
 use super::local;
 use super::runtime::{Operation, runtime, start};
 use crate::api::sandbox::Sandbox as SandboxRecord;
@@ -41,6 +42,13 @@ pub(super) struct Provider {
     client: Client,
     images: provider::Images,
     local: Option<Arc<local::Shared>>,
+}
+
+/// Whether `environ` asks for a Daytona inside this process.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
+pub(super) fn is_local(environ: BTreeMap<String, String>) -> bool {
+    ClientOptions::is_local(|name| environ.get(name).cloned())
 }
 
 /// Connects as `environ` says, once per process and settings. Ends with a `Provider`.
@@ -81,6 +89,12 @@ impl Provider {
     }
 }
 
+/// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
+/// thread of Python's can change the environment while it is read.
+fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
+    provider::Settings::from_json(json).map_err(|error| to_exception(py, &error))
+}
+
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
@@ -115,10 +129,10 @@ impl Provider {
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
-    fn check(&self, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+    fn check(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let settings = settings.to_owned();
-        let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.check(&client).await };
         start(on_done, future, |py, warnings: Vec<String>| {
             Ok(warnings.into_pyobject(py)?.into_any().unbind())
         })
@@ -126,18 +140,25 @@ impl Provider {
 
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
     /// called with what happens, from a thread of this module.
-    fn prepare(&self, settings: &str, on_progress: Py<PyAny>, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (client, images, settings) = (self.client.clone(), self.images.clone(), settings.to_owned());
+    fn prepare(
+        &self,
+        py: Python<'_>,
+        settings: &str,
+        on_progress: Py<PyAny>,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
         let future = async move {
             let progress = |line: &str| {
                 // an interpreter that shuts down is told nothing more
-                let _told = Python::try_attach(|py| {
+                let _told = gate::enter(|py| {
                     if let Err(error) = on_progress.call1(py, (line,)) {
                         error.write_unraisable(py, None);
                     }
                 });
             };
-            provider::Settings::from_json(&settings)?.prepare(&client, &images, &progress).await
+            settings.prepare(&client, &images, &progress).await
         };
         start(on_done, future, |py, ()| Ok(py.None()))
     }
@@ -157,10 +178,11 @@ impl Provider {
         })
     }
 
-    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted.
+    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted, or with an error
+    /// if the key may delete none.
     fn delete_sandboxes(&self, ids: Vec<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let future = async move { Ok(cleanup::delete_all(&client, ids).await) };
+        let future = async move { cleanup::delete_all(&client, ids).await };
         start(on_done, future, |py, failed: Vec<(String, Error)>| {
             let rows: Vec<_> = failed.into_iter().map(|(id, error)| (id, error.to_string())).collect();
             Ok(rows.into_pyobject(py)?.into_any().unbind())
@@ -218,10 +240,16 @@ impl Run {
     }
 
     /// Creates a sandbox; ends with a `Sandbox`.
-    fn create(&self, name: String, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (run, settings, local) = (self.run.clone(), settings.to_owned(), self.local);
+    fn create(
+        &self,
+        py: Python<'_>,
+        name: String,
+        settings: &str,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (run, local) = (self.run.clone(), self.local);
+        let settings = read_settings(py, settings)?;
         let future = async move {
-            let settings = provider::Settings::from_json(&settings)?;
             let service = settings.service_name().to_owned();
             Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
         };
