@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -34,7 +34,7 @@ async def cli_cleanup(id: str | None) -> None:
         return
     try:
         provider = await connect()
-        rows = cast("list[Row]", await complete(partial(provider.find_sandboxes, id)))
+        rows = await complete(partial(provider.find_sandboxes, id))
     except DaytonaError as ex:
         _fail(console, str(ex))
     if not rows:
@@ -48,10 +48,7 @@ async def cli_cleanup(id: str | None) -> None:
             return
     with console.status(f"Deleting {len(rows)} sandboxes (please do not interrupt)"):
         try:
-            failed = cast(
-                "list[tuple[str, str]]",
-                await complete(partial(provider.delete_sandboxes, [row[0] for row in rows])),
-            )
+            failed = await complete(partial(provider.delete_sandboxes, [row[0] for row in rows]))
         except DaytonaError as ex:
             _fail(console, f"Nothing was deleted: {ex}")
     console.print(f"Deleted {len(rows) - len(failed)} of {len(rows)} sandboxes.")

@@ -24,15 +24,15 @@ use crate::provider::cleanup;
 /// Held while connecting, so that tasks that begin together share one.
 static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
 
-/// Every run of this process, so that none is left unfinished when it ends.
-static RUNS: std::sync::Mutex<Vec<provider::Run>> = std::sync::Mutex::new(Vec::new());
+/// Runs by id: those that Python still has, and those that have sandboxes left, so that the process's end leaves none.
+static RUNS: std::sync::Mutex<BTreeMap<String, provider::Run>> = std::sync::Mutex::new(BTreeMap::new());
 
 /// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
 pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
     let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
-    let settling = futures_util::future::join_all(runs.iter().map(provider::Run::settle));
+    let settling = futures_util::future::join_all(runs.values().map(provider::Run::settle));
     let _in_time = tokio::time::timeout(limit, settling).await;
-    runs.iter().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
+    runs.values().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
 }
 
 /// A connection to Daytona. Cheap to clone.
@@ -124,7 +124,7 @@ impl Provider {
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
         let run = provider::Run::with_images(self.client.clone(), self.images.clone());
-        RUNS.lock().unwrap_or_else(PoisonError::into_inner).push(run.clone());
+        RUNS.lock().unwrap_or_else(PoisonError::into_inner).insert(run.id().to_owned(), run.clone());
         Run { run, local: self.local.is_some() }
     }
 
@@ -208,6 +208,15 @@ pub(super) struct Run {
     local: bool,
 }
 
+/// Nobody can create sandboxes in it any more.
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.run.is_kept() || self.run.left().is_empty() {
+            RUNS.lock().unwrap_or_else(PoisonError::into_inner).remove(self.run.id());
+        }
+    }
+}
+
 #[pymethods]
 impl Run {
     /// The run's id, in the label `inspect_run_id`.
@@ -268,10 +277,20 @@ impl Run {
         let run = self.run.clone();
         let future = async move { Ok(run.finish(cleanup).await) };
         start(on_done, future, |py, left: Vec<provider::Left>| {
-            let rows: Vec<_> = left.into_iter().map(|left| (left.name, left.id, left.reason)).collect();
-            Ok(rows.into_pyobject(py)?.into_any().unbind())
+            Ok(left.into_iter().map(left_row).collect::<Vec<_>>().into_pyobject(py)?.into_any().unbind())
         })
     }
+
+    /// `(name, id, reason)` of the sandboxes on the run's account now.
+    fn left(&self) -> Vec<LeftRow> {
+        self.run.left().into_iter().map(left_row).collect()
+    }
+}
+
+type LeftRow = (String, Option<String>, String);
+
+fn left_row(left: provider::Left) -> LeftRow {
+    (left.name, left.id, left.reason)
 }
 
 /// A running sandbox.

@@ -89,9 +89,7 @@ def test_a_failing_delete_is_named_and_fails_the_command_after_the_others_are_de
 def test_a_key_that_may_not_delete_is_refused_once_and_told_what_it_lacks(daytona: LocalDaytona) -> None:
     boxes = [daytona.create(f"inspect-a-{number}") for number in range(3)]
     body = '{"statusCode":403,"message":"Access denied","error":"Forbidden"}'
-    daytona.fault(
-        "DELETE", "/api/sandbox/*", "status", status=403, body=body, contentType="application/json"
-    )
+    daytona.fault("DELETE", "/api/sandbox/*", "status", status=403, body=body, contentType="application/json")
     done = cleanup(daytona)
     assert done.returncode == 1
     assert "delete:sandboxes" in done.stdout + done.stderr
