@@ -76,7 +76,10 @@ impl Isolated {
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
         if spec.nesting && self.level != Level::RootIdmap {
-            return Ok(Err(Failure::new("let containers run inside", "the server has to run as root for that")));
+            return Ok(Err(Failure::new(
+                "let containers run inside",
+                "the server has to run as root for that",
+            )));
         }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
@@ -168,7 +171,7 @@ impl Isolated {
         self.starts.close();
         let exits = self.connection.exits();
         for (number, _) in &exits {
-            self.connection.tell(Request::Kill { number: *number }, Vec::new());
+            self.connection.kill(*number);
         }
         for (_, mut exit) in exits {
             let _ = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;

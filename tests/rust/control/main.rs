@@ -17,6 +17,7 @@ mod engine;
 mod faults;
 mod lifecycle;
 mod lists;
+mod nesting;
 mod proxying;
 mod settings;
 mod snapshots;
