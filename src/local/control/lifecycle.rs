@@ -345,7 +345,7 @@ impl Control {
             work_dir: image.and_then(|image| image.work_dir.clone()),
             entrypoint: image.map(Image::started).unwrap_or_default(),
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
-            network: record.network(),
+            network: self.network(sandbox),
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),
                 memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),
