@@ -43,7 +43,11 @@ impl Control {
         refuse_unsupported(&unsupported, &request)?;
         check(&request)?;
         let blocks = request.network_block_all == Some(true);
-        self.check_network(blocks, request.network_allow_list.as_deref(), request.domain_allow_list.as_deref())?;
+        self.check_network(
+            blocks,
+            request.network_allow_list.as_deref(),
+            request.domain_allow_list.as_deref(),
+        )?;
         let building = request.build_info.is_some();
         let id = self.insert(request)?;
         let view = self.with(&id, |record, _| Ok(record.view()))?;

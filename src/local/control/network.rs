@@ -38,7 +38,8 @@ impl Control {
         if sandbox.network_block_all {
             return Network::Blocked;
         }
-        let (networks, domains) = (sandbox.network_allow_list.as_deref(), sandbox.domain_allow_list.as_deref());
+        let (networks, domains) =
+            (sandbox.network_allow_list.as_deref(), sandbox.domain_allow_list.as_deref());
         match validate::access(networks, domains) {
             Ok(Some(access)) => Network::Gateway(access),
             // lists are checked before they are stored
@@ -56,7 +57,8 @@ impl Control {
         let (id, before, after, runs) = self.with(key, |record, now| {
             let mut after = record.sandbox.clone();
             apply(&mut after, settings)?;
-            let (networks, domains) = (after.network_allow_list.as_deref(), after.domain_allow_list.as_deref());
+            let (networks, domains) =
+                (after.network_allow_list.as_deref(), after.domain_allow_list.as_deref());
             self.check_network(after.network_block_all, networks, domains)?;
             let (before, runs) = (self.network(&record.sandbox), record.state == SandboxState::Started);
             if record.is_pending() && before != self.network(&after) {

@@ -151,7 +151,8 @@ impl Isolated {
                 return Ok(());
             }
             _ => {
-                let message = "it cannot be moved between the machine's network and one of its own while it runs";
+                let message =
+                    "it cannot be moved between the machine's network and one of its own while it runs";
                 return Err(Error::new(ErrorKind::Unsupported, message).with_sandbox(id));
             }
         };

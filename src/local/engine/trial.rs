@@ -118,12 +118,7 @@ async fn attempt(
 }
 
 /// Makes a sandbox and asks its toolbox; says whether `sudo` works, if that is asked.
-async fn prove(
-    engine: &Isolated,
-    directory: &Path,
-    network: Network,
-    sudo: bool,
-) -> Result<bool, Failure> {
+async fn prove(engine: &Isolated, directory: &Path, network: Network, sudo: bool) -> Result<bool, Failure> {
     let spec = SandboxSpec {
         id: "trial".into(),
         hostname: "trial".into(),

@@ -110,11 +110,7 @@ async fn relay(flow: Flow, mut outbox: Receiver<Vec<u8>>, events: Sender<Event>,
     }
 }
 
-async fn exchange(
-    flow: Flow,
-    outbox: &mut Receiver<Vec<u8>>,
-    events: &Sender<Event>,
-) -> std::io::Result<()> {
+async fn exchange(flow: Flow, outbox: &mut Receiver<Vec<u8>>, events: &Sender<Event>) -> std::io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.connect(flow.outside).await?;
     let mut buffer = vec![0; usize::from(u16::MAX)];

@@ -1,8 +1,11 @@
 //! Packets between the tunnel and the TCP of this process.
 
+#![expect(unsafe_code, reason = "a descriptor is registered with the runtime")]
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
@@ -26,6 +29,12 @@ impl Queues {
             let _ = (&mut &*tunnel.get_ref()).write(&packet);
         }
     }
+}
+
+/// Watches the server's end of a tunnel.
+pub(super) fn watch(tunnel: OwnedFd) -> io::Result<AsyncFd<File>> {
+    // SAFETY: the file owns its descriptor, and nothing closes or replaces it before the `AsyncFd` is dropped.
+    Ok(unsafe { AsyncFd::register(File::from(tunnel)) }?)
 }
 
 /// Reads one packet. Any error but "would block" means that the interface is gone.

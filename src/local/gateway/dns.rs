@@ -54,7 +54,12 @@ pub(super) fn question(message: &[u8]) -> Option<Question> {
 }
 
 /// An answer of our own.
-pub(super) fn answer(query: &[u8], question: &Question, outcome: Outcome, addresses: &[Ipv4Addr]) -> Option<Vec<u8>> {
+pub(super) fn answer(
+    query: &[u8],
+    question: &Question,
+    outcome: Outcome,
+    addresses: &[Ipv4Addr],
+) -> Option<Vec<u8>> {
     let mut message = query.get(..question.end)?.to_owned();
     // a response; recursion was available
     message[2] |= 0x80;

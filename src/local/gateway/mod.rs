@@ -24,12 +24,10 @@ mod resolver;
 mod rules;
 mod stack;
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -55,7 +53,7 @@ impl Gateway {
     ///
     /// [`ErrorKind::System`] where the tunnel cannot be watched.
     pub(super) fn open(tunnel: OwnedFd, access: Access, resolvers: &[SocketAddr]) -> Result<Self> {
-        let tunnel = AsyncFd::new(File::from(tunnel)).map_err(|error| {
+        let tunnel = device::watch(tunnel).map_err(|error| {
             Error::new(ErrorKind::System, "cannot watch the sandbox's network interface").with_source(error)
         })?;
         let (rules, changed) = (Arc::new(Rules::new(access)), Arc::new(Notify::new()));

@@ -97,7 +97,10 @@ fn listed(name: &str) -> Option<Vec<Ipv4Addr>> {
 fn host(line: &str, name: &str) -> Option<Ipv4Addr> {
     let mut words = line.split('#').next()?.split_whitespace();
     let address: Ipv4Addr = words.next()?.parse().ok()?;
-    words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address).filter(|address| !address.is_loopback())
+    words
+        .any(|word| word.eq_ignore_ascii_case(name))
+        .then_some(address)
+        .filter(|address| !address.is_loopback())
 }
 
 /// Asks one name server.
@@ -152,7 +155,10 @@ mod tests {
     fn name_servers_and_hosts_are_read_as_the_c_library_does() {
         assert_eq!(name_server("nameserver 10.0.0.53"), Some("10.0.0.53".parse().unwrap()));
         assert_eq!(name_server("search example.org"), None);
-        assert_eq!(host("10.0.0.7 db Db.example.org # main", "db.EXAMPLE.org"), Some(Ipv4Addr::new(10, 0, 0, 7)));
+        assert_eq!(
+            host("10.0.0.7 db Db.example.org # main", "db.EXAMPLE.org"),
+            Some(Ipv4Addr::new(10, 0, 0, 7))
+        );
         for line in ["# 10.0.0.7 db", "10.0.0.7 # db", "127.0.0.1 db", "::1 db", ""] {
             assert_eq!(host(line, "db"), None, "{line}");
         }

@@ -113,7 +113,9 @@ fn covers(domains: &[String], name: &str) -> bool {
     domains.iter().any(|domain| {
         let domain = normal(domain);
         match domain.strip_prefix("*.") {
-            Some(parent) => name.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Some(parent) => {
+                name.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
             None => name == domain,
         }
     })
@@ -140,7 +142,9 @@ mod tests {
         for name in ["example.org", "EXAMPLE.ORG.", "a.example.com", "a.b.example.com"] {
             assert!(covers(&list, name), "{name}");
         }
-        for name in ["www.example.org", "example.com", "badexample.com", ".example.com", "example.org.evil.net", ""] {
+        for name in
+            ["www.example.org", "example.com", "badexample.com", ".example.com", "example.org.evil.net", ""]
+        {
             assert!(!covers(&list, name), "{name}");
         }
     }

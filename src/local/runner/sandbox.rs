@@ -79,7 +79,10 @@ impl Worker<'_> {
         let spec = &order.spec;
         let namespaces = if self.workshop.level == Level::Process {
             if matches!(spec.network, Network::Gateway(_)) {
-                return Err(Failure::new("make a network for a sandbox", "plain processes have the machine's"));
+                return Err(Failure::new(
+                    "make a network for a sandbox",
+                    "plain processes have the machine's",
+                ));
             }
             CloneFlags::empty()
         } else {

@@ -260,7 +260,8 @@ fn interface_request(name: &CStr) -> libc::ifreq {
 
 fn ask_interface(descriptor: BorrowedFd<'_>, what: c_ulong, request: &libc::ifreq) -> io::Result<()> {
     // SAFETY: the request is an initialised ifreq that outlives the call.
-    check(c_long::from(unsafe { libc::ioctl(descriptor.as_raw_fd(), what as _, &raw const *request) })).map(drop)
+    check(c_long::from(unsafe { libc::ioctl(descriptor.as_raw_fd(), what as _, &raw const *request) }))
+        .map(drop)
 }
 
 fn flags(flags: c_int) -> libc::__c_anonymous_ifr_ifru {
@@ -322,7 +323,8 @@ pub(super) fn default_route(gateway: Ipv4Addr) -> io::Result<()> {
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
     let socket = control_socket()?;
     // SAFETY: the route is initialised and outlives the call.
-    check(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) })).map(drop)
+    check(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) }))
+        .map(drop)
 }
 
 /// Takes the three ids, real, effective and saved, for this process.

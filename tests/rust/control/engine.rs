@@ -43,9 +43,13 @@ pub(crate) struct FixtureEngine {
 }
 
 impl FixtureEngine {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(no_gateway: Option<&str>) -> Arc<Self> {
         Arc::new(Self {
-            isolation: Isolation { name: "fixture", lost: Vec::new(), no_gateway: None },
+            isolation: Isolation {
+                name: "fixture",
+                lost: Vec::new(),
+                no_gateway: no_gateway.map(str::to_owned),
+            },
             released: watch::Sender::new(false),
             started: Mutex::default(),
             deleted: Mutex::default(),

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use inspect_daytona::local::engine::{Engine, EngineChoice, Exit, NetworkOptions, Running, StateDirectory, choose};
+use inspect_daytona::local::engine::{
+    Engine, EngineChoice, Exit, NetworkOptions, Running, StateDirectory, choose,
+};
 use inspect_daytona::local::spec::{Limits, Network, RootFs, SandboxSpec};
 use nix::unistd::Pid;
 use tempfile::TempDir;

@@ -193,8 +193,13 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(state.exists());
-    let engine =
-        choose(EngineChoice::Auto, &NetworkOptions::default(), StateDirectory::open(Some(parent.path())).unwrap()).await.unwrap();
+    let engine = choose(
+        EngineChoice::Auto,
+        &NetworkOptions::default(),
+        StateDirectory::open(Some(parent.path())).unwrap(),
+    )
+    .await
+    .unwrap();
     let begun = Instant::now();
     while state.exists() {
         assert!(begun.elapsed() < DEADLINE, "{} was not swept", state.display());

@@ -56,8 +56,8 @@ fn shouting(address: Ipv4Addr) -> u16 {
 /// Says something to a server and prints its answer, or the error.
 fn say(host: &str, port: u16) -> String {
     format!(
-        "python3 - <<'END'\nimport socket\ntry:\n  s = socket.create_connection(('{host}', {port}), 20)\n  s.sendall(b'hello')\n  \
-         s.shutdown(1)\n  print(s.recv(100).decode())\nexcept OSError as e:\n  print(type(e).__name__, e)\nEND"
+        "python3 - <<'END'\nimport socket\ntry:\n  s = socket.create_connection(('{host}', {port}), 20)\n  s.sendall(b'hello')\n  s.shutdown(1)\n  \
+         print(s.recv(100).decode())\nexcept OSError as e:\n  print(type(e).__name__, e)\nEND"
     )
 }
 
@@ -139,7 +139,7 @@ async fn sandboxes_have_ports_and_interfaces_of_their_own() {
             .await;
     }
     for sandbox in [&first, &second] {
-        let ask = "curl -sS --retry-connrefused --retry 20 --retry-delay 1 http://127.0.0.1:8000/name";
+        let ask = "curl -s --retry-connrefused --retry 20 --retry-delay 1 http://127.0.0.1:8000/name";
         assert_eq!(sandbox.output(ask).await, sandbox.spec.hostname);
         assert_eq!(sandbox.output("ls /sys/class/net").await, "eth0\nlo");
     }
@@ -183,7 +183,8 @@ async fn a_connection_ends_as_the_other_end_has_it() {
         let (mut stream, _) = rude.accept().unwrap();
         stream.read_exact(&mut [0]).unwrap();
     });
-    let reset = sandbox.output(&say(&address.0.to_string(), port)).await;
+    let listen = say(&address.0.to_string(), port).replace("  s.shutdown(1)\n", "");
+    let reset = sandbox.output(&listen).await;
     assert!(reset.contains("ConnectionResetError"), "{reset}");
     server.end().await;
 }
@@ -308,7 +309,7 @@ async fn the_network_of_a_running_sandbox_changes_for_connections_that_exist_too
     let id = sandbox.spec.id.clone();
     let hold = format!(
         "(python3 -c \"import socket; s = socket.create_connection(('{}', {}), 20); open('/tmp/held', 'w'); s.recv(1)\" \
-         2> /tmp/cut &) ; for i in $(seq 200); do test -e /tmp/held && exit 0; sleep 0.05; done; exit 1",
+         > /dev/null 2> /tmp/cut &) ; for i in $(seq 200); do test -e /tmp/held && exit 0; sleep 0.05; done; exit 1",
         first.0, ports[0]
     );
     sandbox.output(&hold).await;
@@ -316,7 +317,8 @@ async fn the_network_of_a_running_sandbox_changes_for_connections_that_exist_too
     let refused = sandbox.output(&say(&first.0.to_string(), ports[0])).await;
     assert!(refused.contains("No route to host"), "{refused}");
     assert_eq!(sandbox.output(&say(&second.0.to_string(), ports[1])).await, "HELLO");
-    let cut = "for i in $(seq 200); do grep -q ConnectionResetError /tmp/cut && exit 0; sleep 0.05; done; exit 1";
+    let cut =
+        "for i in $(seq 200); do grep -q ConnectionResetError /tmp/cut && exit 0; sleep 0.05; done; exit 1";
     sandbox.output(cut).await;
     server.engine.change_network(id.clone(), Network::Blocked).await.unwrap();
     assert_eq!(sandbox.output("ls /sys/class/net").await, "lo");
@@ -363,7 +365,8 @@ async fn the_gateway_ends_with_its_sandbox() {
     // whether by an end or by a reset
     let ended = stream.read(&mut [0]);
     assert!(
-        matches!(&ended, Ok(0)) || ended.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+        matches!(&ended, Ok(0))
+            || ended.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
         "{ended:?}"
     );
     server.end().await;
