@@ -34,6 +34,7 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Makes sandboxes at one level.
 #[derive(Debug)]
 pub(super) struct Isolated {
+    level: Level,
     isolation: Isolation,
     state: Arc<StateDirectory>,
     cgroups: Arc<Cgroups>,
@@ -64,6 +65,7 @@ impl Isolated {
         lost.extend(cgroups.lost());
         lost.extend(state.notes().iter().cloned());
         let engine = Self {
+            level,
             isolation: Isolation { name: name(level), lost, no_gateway: None },
             state,
             cgroups,
@@ -78,6 +80,9 @@ impl Isolated {
     /// Makes a sandbox; the outer error is ours, the inner one names the step that the system refused.
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
+        if spec.nesting && self.level != Level::RootIdmap {
+            return Ok(Err(Failure::new("let containers run inside", "the server has to run as root for that")));
+        }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
         })?;
@@ -88,10 +93,10 @@ impl Isolated {
             Network::Host | Network::Blocked => None,
         };
         let (cgroups, path) = (Arc::clone(&self.cgroups), socket.clone());
-        let can_isolate = self.isolation.name != name(Level::Process);
+        let can_isolate = self.level != Level::Process;
         let prepared = tokio::task::spawn_blocking(move || {
-            let cgroup = cgroups.create(&spec.id, &spec.limits)?;
-            let order = Order { cgroups: cgroup.procs(), spec };
+            let cgroup = cgroups.create(&spec.id, &spec.limits, spec.nesting)?;
+            let order = Order { cgroups: cgroup.procs(), delegation: cgroup.delegation(), spec };
             let prepared = prepare(&order, &path);
             let own_network = order.spec.network != Network::Host && can_isolate;
             Ok::<_, Error>((Inmate::new(order.spec.id, cgroup, path, own_network), prepared))

@@ -128,6 +128,7 @@ async fn prove(engine: &Isolated, directory: &Path, network: Network, sudo: bool
         entrypoint: Vec::new(),
         root: RootFs::Host,
         network,
+        nesting: false,
         limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
         directory: directory.to_owned(),
     };

@@ -20,6 +20,7 @@ mod identity;
 mod init;
 mod interface;
 mod mounts;
+mod nesting;
 mod sandbox;
 mod serve;
 mod setup;

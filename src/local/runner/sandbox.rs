@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::setup::Workshop;
-use super::{enter, interface, mounts, system};
+use super::{enter, interface, mounts, nesting, system};
 use crate::local::spec::{Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report};
 
@@ -77,6 +77,7 @@ impl Worker<'_> {
 
     fn make(&self, order: &Order, listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         let spec = &order.spec;
+        let mut storage = None;
         let namespaces = if self.workshop.level == Level::Process {
             if matches!(spec.network, Network::Gateway(_)) {
                 return Err(Failure::new(
@@ -90,6 +91,9 @@ impl Worker<'_> {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
                 .step(|| "make the mounts private".into())?;
             mounts::compose(self.workshop, spec)?;
+            if spec.nesting {
+                storage = Some(nesting::storage(self.workshop, spec)?);
+            }
             namespaces(spec)
         };
         let (gate, opener) = io::pipe().step(|| "make a pipe".into())?;
@@ -100,6 +104,8 @@ impl Worker<'_> {
             enter::run(&enter::Entry {
                 workshop: self.workshop,
                 spec,
+                storage,
+                delegation: order.delegation.as_ref(),
                 gate,
                 status: teller.into(),
                 listener: listener.as_fd(),
@@ -109,6 +115,9 @@ impl Worker<'_> {
         drop((gate, teller));
         // from here on the first process ends by itself when we do
         self.tell(&Progress::Cloned { pid: pid.as_raw() }, None).step(|| "tell the runner".into())?;
+        if order.delegation.is_some() {
+            nesting::hand_over(self.workshop, &order.cgroups)?;
+        }
         for procs in &order.cgroups {
             attach(procs, pid.as_raw())?;
         }
