@@ -16,5 +16,6 @@ mod levels;
 mod lifecycle;
 mod limits;
 mod nesting;
+mod network;
 mod process;
 mod roots;
