@@ -33,8 +33,12 @@ fn main() {
 fn measure(what: &str, text: &str) {
     let files = MemoryFiles::default().with("/task/compose.yaml", text);
     let metadata = BTreeMap::new();
-    let context =
-        Context { directory: Path::new("/task"), environment: &environment, metadata: &metadata, files: &files };
+    let context = Context {
+        directory: Path::new("/task"),
+        environment: &environment,
+        metadata: &metadata,
+        files: &files,
+    };
     let source = Source::Compose("compose.yaml".into());
     let document = Document::read(&source, &context).unwrap();
     let Plan::Multi(plan) = document.plan(&context).unwrap() else { unreachable!("a hundred services") };
@@ -75,7 +79,9 @@ fn common() -> String {
         )
         .unwrap();
         text += match index % 3 {
-            0 => "    command: tail -f /dev/null\n    environment:\n      - LEVEL=${LEVEL:-info}\n      - TZ=UTC\n",
+            0 => {
+                "    command: tail -f /dev/null\n    environment:\n      - LEVEL=${LEVEL:-info}\n      - TZ=UTC\n"
+            }
             1 => "    mem_limit: 512m\n    ports:\n      - \"8080:80\"\n    restart: always\n",
             _ => "    depends_on: [service0]\n    expose:\n      - 1337\n    shm_size: 64m\n",
         };
