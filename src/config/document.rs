@@ -41,6 +41,7 @@ enum Content {
 /// A compose file.
 #[derive(Clone, Debug)]
 struct ComposeFile {
+    path: PathBuf,
     root: Node,
     /// The text of the `.env` beside it.
     dotenv: Option<String>,
@@ -83,7 +84,11 @@ impl Document {
                 let includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
                 // A quoted text may hold a dollar sign as an escape.
                 let varies = includes || text.contains(['$', '\\']);
-                Ok(Self { file, directory, content: Content::File(ComposeFile { root, dotenv, varies }) })
+                Ok(Self {
+                    file,
+                    directory,
+                    content: Content::File(ComposeFile { path, root, dotenv, varies }),
+                })
             }
             Source::Model(json) => {
                 let file = "compose model".to_owned();
@@ -156,7 +161,7 @@ impl Document {
         let mut unset = BTreeMap::new();
         let root = if file.varies {
             let mut root = root.into_owned();
-            let chain = &mut vec![self.directory.join(self.file_name())];
+            let chain = &mut vec![file.path.clone()];
             unset = interpolate(&mut root, &lookup)
                 .and_then(|mut unset| {
                     include::expand(&mut root, context.files, &lookup, chain, &mut unset)?;
@@ -179,8 +184,14 @@ impl Document {
         })
     }
 
-    fn file_name(&self) -> &str {
-        self.file.rsplit('/').next().unwrap_or_default()
+    /// The files that this document depends on, also those that could exist: it is to be read again when one changes.
+    /// What [`Document::plan`] reads (included files, `env_file`s, build contexts) is not among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.content {
+            Content::Nothing | Content::Model(_) | Content::Settings(_) => Vec::new(),
+            Content::Dockerfile(path) => vec![path.clone()],
+            Content::File(file) => vec![file.path.clone(), self.directory.join(".env")],
+        }
     }
 
     /// The variables named `SAMPLE_METADATA_…` that the file uses.

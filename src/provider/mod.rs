@@ -8,6 +8,7 @@
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+mod documents;
 pub mod exec;
 mod files;
 pub mod images;

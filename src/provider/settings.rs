@@ -14,8 +14,12 @@ use crate::client::{Client, Credentials};
 use crate::config::{Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
+
+/// The configurations that this process read.
+static DOCUMENTS: Documents = Documents::new();
 
 /// What the Python side hands over, as JSON.
 #[derive(Debug, Deserialize)]
@@ -309,7 +313,8 @@ fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Res
         metadata: &request.metadata,
         files: &RealFiles,
     };
-    read(&Document::read(&source, &context)?, &context)
+    let document = DOCUMENTS.read(&source, &context)?;
+    read(&document, &context)
 }
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
