@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from inspect_ai._util.error import PrerequisiteError
@@ -37,7 +37,7 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
         settings = settings_json(config, batch.directories.remember(config))
         provider = await connect()
         with trace_action(logger, "Daytona check", provider.api_url):
-            warnings = cast("list[str]", await complete(partial(provider.check, settings)))
+            warnings = await complete(partial(provider.check, settings))
         with trace_action(logger, "Daytona prepare", provider.api_url):
             await complete(partial(provider.prepare, settings, _show))
     except DaytonaError as ex:
@@ -76,9 +76,18 @@ async def task_cleanup(cleanup: bool) -> None:
     """
     batch = current_batch()
     rows: list[tuple[str, str | None, str]] = []
-    for run in batch.runs:
+    for run in list(batch.runs):
+        # what the account says if there is no time for more
+        left = None
         with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(logger, "Daytona finish", run.id):
-            rows += cast("list[tuple[str, str | None, str]]", await complete(partial(run.finish, cleanup)))
+            left = await complete(partial(run.finish, cleanup))
+        if left is None:
+            left = run.left()
+            logger.error("the sandboxes of this eval were not cleaned up within %d s", FINISH_SECONDS)
+        rows += left
+        # what is kept must survive later evals; what is left is tried again
+        if not (cleanup and left):
+            batch.runs.remove(run)
     news = [row for row in rows if row[0] not in batch.reported]
     batch.reported.update(name for name, _, _ in news)
     if news and cleanup:
@@ -86,7 +95,7 @@ async def task_cleanup(cleanup: bool) -> None:
             logger.error(
                 "sandbox %s may still exist and cost money: %s. Delete it with: inspect sandbox cleanup daytona %s",
                 name,
-                reason,
+                reason or "there was no time to delete it",
                 id or name,
             )
     elif news:

@@ -26,6 +26,10 @@ pub struct SandboxSpec {
     pub root: RootFs,
     /// Network access.
     pub network: Network,
+    /// Whether containers are to run inside: gives the sandbox control groups of its own below its limits, a fresh
+    /// `/run`, and a `/var/lib/docker` on which layers can be stacked. Its network must be its own.
+    #[serde(default)]
+    pub nesting: bool,
     /// Resource limits; what the machine cannot enforce is reported in the engine's `Isolation`.
     pub limits: Limits,
     /// Private directory of this sandbox on the host: its writable layer lives here and survives a stop.

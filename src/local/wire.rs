@@ -77,6 +77,19 @@ pub struct Order {
     pub spec: SandboxSpec,
     /// `cgroup.procs` files that its first process is to be written into.
     pub cgroups: Vec<PathBuf>,
+    /// The groups of `cgroups` are to be the sandbox's own, to make others in.
+    #[serde(default)]
+    pub delegation: Option<Delegation>,
+}
+
+/// Control groups that a sandbox may divide further.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delegation {
+    /// Version 1: the controllers of each hierarchy, as in `cpu,cpuacct`.
+    Split(Vec<String>),
+    /// Version 2.
+    Unified,
 }
 
 /// From the runner.

@@ -7,7 +7,7 @@ pub const CREATED_BY: &str = "created_by";
 /// Value of [`CREATED_BY`].
 pub const CREATED_BY_INSPECT: &str = "inspect-ai";
 /// Label whose value all sandboxes of one eval run share.
-pub const RUN_ID: &str = "inspect_run_id";
+pub use crate::client::RUN_ID;
 
 /// The longest name. It fits a DNS label (RFC 1035), since linked sandboxes are reached by name.
 const LONGEST: usize = 63;

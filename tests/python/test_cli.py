@@ -86,6 +86,35 @@ def test_a_failing_delete_is_named_and_fails_the_command_after_the_others_are_de
     daytona.delete_all()
 
 
+def test_a_key_that_may_not_delete_is_refused_once_and_told_what_it_lacks(daytona: LocalDaytona) -> None:
+    boxes = [daytona.create(f"inspect-a-{number}") for number in range(3)]
+    body = '{"statusCode":403,"message":"Access denied","error":"Forbidden"}'
+    daytona.fault("DELETE", "/api/sandbox/*", "status", status=403, body=body, contentType="application/json")
+    done = cleanup(daytona)
+    assert done.returncode == 1
+    assert "delete:sandboxes" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert daytona.requests("DELETE", "/api/sandbox") == 1
+    assert len(daytona.names()) == len(boxes)
+    daytona.reset()
+    daytona.delete_all()
+
+
+@pytest.mark.parametrize("variable", ["DAYTONA_API_URL", "DAYTONA_SERVER_URL"])
+def test_cleanup_of_a_local_daytona_starts_none(variable: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
+        env=clean_environment(**{variable: " Local "}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing to clean up" in " ".join(done.stdout.split())
+
+
 def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
     # the API's pages hold at most 200
     count = 205

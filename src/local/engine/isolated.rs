@@ -32,6 +32,7 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Makes sandboxes at one level.
 #[derive(Debug)]
 pub(super) struct Isolated {
+    level: Level,
     isolation: Isolation,
     state: Arc<StateDirectory>,
     cgroups: Arc<Cgroups>,
@@ -60,6 +61,7 @@ impl Isolated {
         lost.extend(cgroups.lost());
         lost.extend(state.notes().iter().cloned());
         let engine = Self {
+            level,
             isolation: Isolation { name: name(level), lost },
             state,
             cgroups,
@@ -73,6 +75,9 @@ impl Isolated {
     /// Makes a sandbox; the outer error is ours, the inner one names the step that the system refused.
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
+        if spec.nesting && self.level != Level::RootIdmap {
+            return Ok(Err(Failure::new("let containers run inside", "the server has to run as root for that")));
+        }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
         })?;
@@ -80,8 +85,8 @@ impl Isolated {
         let socket = self.state.socket(number);
         let (cgroups, path) = (Arc::clone(&self.cgroups), socket.clone());
         let prepared = tokio::task::spawn_blocking(move || {
-            let cgroup = cgroups.create(&spec.id, &spec.limits)?;
-            let order = Order { cgroups: cgroup.procs(), spec };
+            let cgroup = cgroups.create(&spec.id, &spec.limits, spec.nesting)?;
+            let order = Order { cgroups: cgroup.procs(), delegation: cgroup.delegation(), spec };
             let prepared = prepare(&order, &path);
             Ok::<_, Error>((Inmate::new(order.spec.id, cgroup, path), prepared))
         });

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod connection;
+mod delegate;
 mod hierarchy;
 mod isolated;
 mod program;

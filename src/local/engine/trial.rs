@@ -100,6 +100,7 @@ async fn prove(engine: &Isolated, directory: &Path, sudo: bool) -> Result<bool, 
         entrypoint: Vec::new(),
         root: RootFs::Host,
         network: Network::Blocked,
+        nesting: false,
         limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
         directory: directory.to_owned(),
     };

@@ -175,8 +175,9 @@ impl Layer<'_> {
                 let known = self.directory.join(&name).symlink_metadata();
                 let hidden = if known.is_ok_and(|known| !known.is_dir()) {
                     Ok(())
-                } else if name == Path::new("var/tmp") {
-                    // not secret by its mode, but other users' all the same
+                } else if name == Path::new("var/tmp") || name == Path::new("etc/docker") {
+                    // not secret by its mode, but other users' all the same; how the machine's own Docker is set up
+                    // would mislead one inside
                     self.opaque(&name)
                 } else if metadata.is_dir() {
                     if readable && metadata.mode() & 0o001 != 0 {

@@ -16,9 +16,9 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 
 use super::accounts::{self, Account};
 use super::setup::Workshop;
-use super::{confine, system};
+use super::{confine, nesting, system};
 use crate::local::spec::{Network, RootFs, SandboxSpec};
-use crate::local::wire::{Context, Failure, Level};
+use crate::local::wire::{Context, Delegation, Failure, Level};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,6 +29,10 @@ pub(super) struct Entry<'a> {
     pub(super) workshop: &'a Workshop,
     /// What it is to be.
     pub(super) spec: &'a SandboxSpec,
+    /// What containers inside keep their files in, where there are to be any: a detached mount.
+    pub(super) storage: Option<OwnedFd>,
+    /// The control groups that the sandbox may divide.
+    pub(super) delegation: Option<&'a Delegation>,
     /// One byte comes when ids and cgroups are set; the end of the stream means that the worker has failed.
     pub(super) gate: PipeReader,
     /// Where a failure is told.
@@ -115,6 +119,9 @@ fn enter_namespaces(entry: &Entry<'_>) -> Result<(), Failure> {
     pivot_root(".", ".").step(|| "pivot_root".into())?;
     umount2(".", MntFlags::MNT_DETACH).step(|| "leave the old root".into())?;
     chdir("/").step(|| "change to the new root".into())?;
+    if let Some(storage) = &entry.storage {
+        nesting::furnish(storage, entry.delegation)?;
+    }
     if spec.network == Network::Blocked {
         system::loopback_up().step(|| "switch the loopback interface on".into())?;
     }

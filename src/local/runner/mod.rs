@@ -19,6 +19,7 @@ mod enter;
 mod identity;
 mod init;
 mod mounts;
+mod nesting;
 mod sandbox;
 mod serve;
 mod setup;

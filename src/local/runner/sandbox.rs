@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::setup::Workshop;
-use super::{enter, mounts, system};
+use super::{enter, mounts, nesting, system};
 use crate::local::spec::{Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report};
 
@@ -68,6 +68,7 @@ impl Worker<'_> {
 
     fn make(&self, order: &Order, listener: &OwnedFd) -> Result<(), Failure> {
         let spec = &order.spec;
+        let mut storage = None;
         let namespaces = if self.workshop.level == Level::Process {
             CloneFlags::empty()
         } else {
@@ -75,6 +76,9 @@ impl Worker<'_> {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
                 .step(|| "make the mounts private".into())?;
             mounts::compose(self.workshop, spec)?;
+            if spec.nesting {
+                storage = Some(nesting::storage(self.workshop, spec)?);
+            }
             namespaces(spec)
         };
         let (gate, opener) = io::pipe().step(|| "make a pipe".into())?;
@@ -85,6 +89,8 @@ impl Worker<'_> {
             enter::run(&enter::Entry {
                 workshop: self.workshop,
                 spec,
+                storage,
+                delegation: order.delegation.as_ref(),
                 gate,
                 status: teller.into(),
                 listener: listener.as_fd(),
@@ -94,6 +100,9 @@ impl Worker<'_> {
         drop((gate, teller));
         // from here on the first process ends by itself when we do
         self.tell(&Progress::Cloned { pid: pid.as_raw() }).step(|| "tell the runner".into())?;
+        if order.delegation.is_some() {
+            nesting::hand_over(self.workshop, &order.cgroups)?;
+        }
         for procs in &order.cgroups {
             attach(procs, pid.as_raw())?;
         }

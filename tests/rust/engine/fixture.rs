@@ -122,6 +122,7 @@ pub(crate) fn spec_in(directory: &Path) -> SandboxSpec {
         entrypoint: Vec::new(),
         root: RootFs::Host,
         network: Network::Host,
+        nesting: false,
         limits: Limits::default(),
     }
 }

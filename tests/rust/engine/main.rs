@@ -15,5 +15,6 @@ mod isolation;
 mod levels;
 mod lifecycle;
 mod limits;
+mod nesting;
 mod process;
 mod roots;
