@@ -56,6 +56,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// A directory is where a file was expected.
     IsADirectory,
+    /// The sandbox's operating system refused a file operation for another reason, whose name (`ENOSPC`) is the code.
+    FileSystem,
     /// An argument of a call is wrong, for example a NUL byte in a command.
     InvalidArgument,
     /// Reading or writing a file took longer than its deadline.
@@ -139,6 +141,27 @@ impl Error {
         self
     }
 
+    /// The same error in other words, for readers who must not see the original; that becomes its source.
+    #[must_use]
+    pub fn reworded(self, message: impl Into<String>) -> Self {
+        let parts = &self.0;
+        let reworded = Parts {
+            kind: parts.kind,
+            status: parts.status,
+            message: message.into(),
+            operation: parts.operation,
+            sandbox: parts.sandbox.clone(),
+            http_status: parts.http_status,
+            code: parts.code.clone(),
+            attempts: parts.attempts,
+            elapsed: parts.elapsed,
+            retry_after: parts.retry_after,
+            hint: parts.hint.clone(),
+            source: None,
+        };
+        Self(Box::new(reworded)).with_source(self)
+    }
+
     /// Names the operation that failed, for example `create sandbox`. The first name given stays.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {
@@ -160,7 +183,7 @@ impl Error {
         self
     }
 
-    /// Keeps the server's own machine-readable code.
+    /// Keeps the machine-readable code, the server's own or the operating system's.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
         self.0.code = Some(code.into());
@@ -226,7 +249,7 @@ impl Error {
         self.0.http_status
     }
 
-    /// The server's own code, if it sent one.
+    /// The machine-readable code, the server's own or the operating system's, if there was one.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.prompt import Confirm
 from rich.table import Table
 
 from ._bridge import complete
-from ._session import connect
+from ._session import _core, _settings, connect
 from .errors import DaytonaError
 
 Row = tuple[str, str, str, str, str]
@@ -27,14 +27,14 @@ async def cli_cleanup(id: str | None) -> None:
     anything could not be deleted.
     """
     console = Console()
-    if os.environ.get("DAYTONA_API_URL", "").strip().lower() == "local":
+    if _core.is_local(_settings(os.environ)):
         console.print(
             "A local Daytona ends with its process, and every sandbox with it: there is nothing to clean up."
         )
         return
     try:
         provider = await connect()
-        rows = cast("list[Row]", await complete(partial(provider.find_sandboxes, id)))
+        rows = await complete(partial(provider.find_sandboxes, id))
     except DaytonaError as ex:
         _fail(console, str(ex))
     if not rows:
@@ -47,10 +47,10 @@ async def cli_cleanup(id: str | None) -> None:
             console.print("Nothing was deleted.")
             return
     with console.status(f"Deleting {len(rows)} sandboxes (please do not interrupt)"):
-        failed = cast(
-            "list[tuple[str, str]]",
-            await complete(partial(provider.delete_sandboxes, [row[0] for row in rows])),
-        )
+        try:
+            failed = await complete(partial(provider.delete_sandboxes, [row[0] for row in rows]))
+        except DaytonaError as ex:
+            _fail(console, f"Nothing was deleted: {ex}")
     console.print(f"Deleted {len(rows) - len(failed)} of {len(rows)} sandboxes.")
     if failed:
         names = {row[0]: row[1] for row in rows}

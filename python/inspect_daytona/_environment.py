@@ -20,14 +20,12 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from ._bridge import complete
-from ._config import DaytonaConfig, settings_json
+from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
     from . import _core
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
 
 # Inspect's own deadline for nothing: a cleanup is shielded from cancellation, so it must end by itself. The native
 # side goes on deleting in the background after that, and task_cleanup waits for it once more.
@@ -111,7 +109,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         name = run.sandbox_name(task_name, None if sample_id is None else str(sample_id))
         try:
             with trace_action(logger, "Daytona create", name):
-                sandbox = cast("_core.Sandbox", await complete(partial(run.create, name, settings)))
+                sandbox = await complete(partial(run.create, name, settings))
         except BaseException:
             # also where the sandbox was there already and only the news of it was lost to a cancellation
             run.abandon(name)
@@ -163,7 +161,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     ) -> ExecResult[str]:
         # timeout_retry: a command that ran into its timeout has run, and nothing here runs a command twice; what can
         # be retried is the transport, and that is retried always. concurrency: no limiter here to be exempt from.
-        outcome = await complete(
+        returncode, stdout, stderr, timed_out = await complete(
             partial(
                 self._sandbox.exec,
                 list(cmd),
@@ -175,7 +173,6 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
                 SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE,
             )
         )
-        returncode, stdout, stderr, timed_out = cast("tuple[int, str, str, bool]", outcome)
         if timed_out:
             error = TimeoutError(f"Command timed out after {timeout} seconds")
             error.truncated_output = stdout + stderr  # type: ignore[attr-defined]
@@ -200,7 +197,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         limit_str = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR
         try:
-            contents = cast(bytes, await complete(partial(self._sandbox.read_file, file, limit)))
+            contents = await complete(partial(self._sandbox.read_file, file, limit))
         except OutputLimitError:
             raise OutputLimitExceededError(limit_str=limit_str, truncated_output=None) from None
         return contents.decode() if text else contents

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap};
 
+use super::addresses::without_addresses;
 use super::retry::Failure;
 use super::transport::Answer;
 use crate::api::error::ErrorBody;
@@ -114,7 +115,14 @@ pub(super) fn failure(
             ..ErrorBody::default()
         })
     };
-    let text = redact(&shorten(body.text().unwrap_or_default()));
+    let said = redact(&shorten(body.text().unwrap_or_default()));
+    let text = match service {
+        Service::Control => said.clone(),
+        Service::Toolbox | Service::Files => without_addresses(&said),
+    };
+    if text != said {
+        tracing::debug!("the sandbox's toolbox answered {status}: {said}");
+    }
     let haystack =
         format!("{} {}", body.code.as_deref().unwrap_or_default(), body.text().unwrap_or_default())
             .to_lowercase();
@@ -180,7 +188,14 @@ pub(super) fn stranger(service: Service, base: &str, status: u16) -> Error {
         300..=399 => "a redirect",
         _ => "something that is not Daytona's JSON",
     };
-    let error = Error::new(ErrorKind::Protocol, format!("{base} answered {status} with {what}"))
+    let who = match service {
+        Service::Control => base,
+        Service::Toolbox | Service::Files => {
+            tracing::debug!("{base} answered {status} with {what}");
+            "the sandbox's toolbox"
+        }
+    };
+    let error = Error::new(ErrorKind::Protocol, format!("{who} answered {status} with {what}"))
         .with_http_status(status);
     error.with_hint(match service {
         Service::Control => {

@@ -1,7 +1,9 @@
 //! Creating a sandbox once, although the answer may get lost.
 //!
 //! Daytona has no idempotency keys, but names are unique. After an attempt of which nobody knows whether it was
-//! carried out, the name is looked up, and what is there is ours if its labels are.
+//! carried out, the name is looked up, and what is there is ours if its labels are. A proxy that repeats a request by
+//! itself makes the answer to the very first attempt a conflict; then labels count only if one of them is [`RUN_ID`],
+//! which nobody else has.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::api::routes::sandbox as routes;
 use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::{Error, ErrorKind, Result};
 
+/// Label whose value only one run of one process uses, which makes a sandbox with it recognizable as its own.
+pub const RUN_ID: &str = "inspect_run_id";
 /// Hundreds of samples start at the same time, and the account may create some hundred sandboxes per minute: the
 /// last of a thousand waits for several windows.
 const TOTAL: Duration = Duration::from_secs(600);
@@ -22,8 +26,9 @@ impl Sandboxes {
     /// [`wait_started`](Self::wait_started). The client's target is used where the request names none.
     ///
     /// With a name, a lost answer is made good: the name is looked up and the sandbox adopted if it carries all the
-    /// labels of the request, of which there must be at least one. Without a name only failures that surely created
-    /// nothing are repeated.
+    /// labels of the request, of which there must be at least one. A name that is taken at the first attempt is looked
+    /// up only for a request with the label [`RUN_ID`]: such names must be drawn anew for each call. Without a name
+    /// only failures that surely created nothing are repeated.
     ///
     /// If the future is dropped the sandbox may come to exist all the same.
     ///
@@ -53,7 +58,8 @@ impl Sandboxes {
                 Err(failure) => failure,
             };
             let taken = failure.error.kind() == ErrorKind::AlreadyExists;
-            if let (Some(name), true, true) = (name, taken, maybe_created.load(Ordering::Relaxed)) {
+            let maybe_ours = maybe_created.load(Ordering::Relaxed) || request.labels.contains_key(RUN_ID);
+            if let (Some(name), true, true) = (name, taken, maybe_ours) {
                 // nobody is there any more, or not visibly yet: the next attempt tells
                 return self
                     .adopt(name, &request)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Client;
+use super::addresses::without_addresses;
 use super::age::age;
 use super::classify::advise;
 use super::retry::Failure;
@@ -24,7 +25,7 @@ pub(super) fn is_suspicious(error: &Error) -> bool {
 
 impl Client {
     /// Asks the control plane for the state of a sandbox after a suspicious failure. Returns a permanent
-    /// `SandboxUnavailable` with state, age and reason if it does not run, `Unauthenticated` if the key is not valid
+    /// `SandboxUnavailable` with state, age and reason, and `error` as its source, if it does not run, `Unauthenticated` if the key is not valid
     /// at all, and `error` itself if the sandbox runs or the control plane cannot tell.
     ///
     /// The methods of [`Toolbox`](super::Toolbox) do this themselves for what they can recognise.
@@ -45,8 +46,10 @@ impl Client {
     }
 }
 
+/// Without the failure's own words, which Inspect would show to the model: what they tell of is infrastructure.
 fn unavailable(what: &str, error: Error) -> Error {
-    let mut explained = Error::new(ErrorKind::SandboxUnavailable, format!("{what}; {}", error.message()));
+    tracing::debug!("{error}; the sandbox: {what}");
+    let mut explained = Error::new(ErrorKind::SandboxUnavailable, what);
     if let Some(status) = error.http_status() {
         explained = explained.with_http_status(status);
     }
@@ -67,6 +70,6 @@ fn describe(sandbox: &Sandbox) -> String {
         .error_reason
         .as_deref()
         .filter(|reason| !reason.is_empty())
-        .map_or(String::new(), |reason| format!(" ({reason})"));
+        .map_or(String::new(), |reason| format!(" ({})", without_addresses(reason)));
     format!("it is {state}{reason}{age}")
 }

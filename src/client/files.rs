@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::classify::Service;
+use super::errno::file_error_of_text;
 use super::multipart::Multipart;
 use super::retry::Failure;
 use super::toolbox::{DEADLINE, Toolbox};
@@ -26,7 +27,7 @@ impl Toolbox {
     /// Writes a file, replacing the content of an existing one and making parents. The bytes are not copied.
     ///
     /// # Errors
-    /// `IsADirectory`, `PermissionDenied`; `Unsupported` for paths that the API cannot express (white space at an end).
+    /// `IsADirectory`, `PermissionDenied`, `FileSystem`; `Unsupported` for paths that the API cannot express (white space at an end).
     pub async fn upload(&self, path: &str, content: Bytes) -> Result<()> {
         self.upload_many([(path, content)]).await
     }
@@ -110,7 +111,10 @@ impl Client {
         let answer = self.attempt_any(call).await?;
         let result: Option<BulkUploadResult> = serde_json::from_slice(&answer.body).ok();
         if let Some(text) = result.as_ref().and_then(|result| result.errors.first()) {
-            return Err(Failure::refused(upload_error(text).with_http_status(answer.status)));
+            // `<destination>: create: open <destination>: is a directory`, in Go's words for the system's error
+            let error =
+                file_error_of_text(text).unwrap_or_else(|| Error::new(ErrorKind::InvalidRequest, text));
+            return Err(Failure::refused(error.with_http_status(answer.status)));
         }
         self.successful(call, answer)?;
         // toolboxes before 0.178 don't say what they wrote
@@ -125,19 +129,6 @@ impl Client {
         }
         Ok(())
     }
-}
-
-/// The kind of `<destination>: create: open <destination>: is a directory`, Go's wording of the system's error.
-/// Only the end is looked at, since the destination may hold any words.
-fn upload_error(text: &str) -> Error {
-    let kind = match text.rsplit(": ").next().unwrap_or_default().trim() {
-        "is a directory" => ErrorKind::IsADirectory,
-        "permission denied" | "operation not permitted" | "read-only file system" => {
-            ErrorKind::PermissionDenied
-        }
-        _ => ErrorKind::InvalidRequest,
-    };
-    Error::new(kind, text)
 }
 
 /// The body of a download, unless nobody could tell whether it is whole.
@@ -156,6 +147,7 @@ fn about<T>(path: &str, result: Result<T, Failure>) -> Result<T, Failure> {
             ErrorKind::FileNotFound => "no such file",
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::IsADirectory => "is a directory",
+            ErrorKind::FileSystem => "the file system refuses it",
             ErrorKind::OutputLimit => "is too large",
             ErrorKind::InvalidRequest => "cannot be used",
             _ => return Failure { error, effect },
@@ -169,20 +161,4 @@ fn about<T>(path: &str, result: Result<T, Failure>) -> Result<T, Failure> {
         }
         Failure { error: named.with_status(error.status()), effect }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kind_of_a_failed_upload_is_at_the_end_of_its_text() {
-        for (text, kind) in [
-            ("/a: create: open /a: is a directory", ErrorKind::IsADirectory),
-            ("/is a directory: create: open /is a directory: permission denied", ErrorKind::PermissionDenied),
-            ("/a: permission denied/b: create: open x: no space left on device", ErrorKind::InvalidRequest),
-        ] {
-            assert_eq!(upload_error(text).kind(), kind, "{text}");
-        }
-    }
 }

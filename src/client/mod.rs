@@ -29,11 +29,13 @@
 //! Every request has a deadline of its own and every future may be dropped at any time; what a dropped request was
 //! doing on the server goes on there.
 
+mod addresses;
 mod age;
 mod build_log;
 mod classify;
 mod create;
 mod delete;
+mod errno;
 mod explain;
 mod files;
 mod multipart;
@@ -57,11 +59,13 @@ use tokio::time::{Instant, timeout};
 
 use self::classify::Service;
 use self::retry::{Failure, Random, retry};
-use self::transport::{Answer, JSON_LIMIT, Payload, Transport};
+use self::transport::{Answer, JSON_LIMIT, Payload, Sharing, Transport};
 use crate::api::account::{Configuration, CurrentApiKey};
 use crate::api::routes::{self, Route};
 use crate::{Error, ErrorKind, Result};
 
+pub use self::create::RUN_ID;
+pub use self::errno::file_error;
 pub use self::object_storage::{ObjectStorage, PART};
 pub use self::options::{
     ClientOptions, Credentials, DEFAULT_API_URL, Environment, LOCAL, Observation, Observer,
@@ -243,8 +247,19 @@ impl Client {
     }
 
     async fn exchange(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        self.exchange_openly(call).await.map_err(|failure| match call.service {
+            Service::Control => failure,
+            Service::Toolbox | Service::Files => addresses::of_the_toolbox(failure, call.base),
+        })
+    }
+
+    async fn exchange_openly(&self, call: Call<'_>) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let sent = self.0.transport.send(call.base, call.route, call.payload).await;
+        let sharing = match call.service {
+            Service::Control => Sharing::Multiplexed,
+            Service::Toolbox | Service::Files => Sharing::Exclusive,
+        };
+        let sent = self.0.transport.send(sharing, call.base, call.route, call.payload).await;
         self.observe(call.route.operation, began.elapsed(), sent.as_ref().ok());
         let response = sent?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -107,6 +107,11 @@ impl ClientOptions {
         })
     }
 
+    /// Whether the environment asks for the embedded Daytona; see [`from_env`](Self::from_env).
+    pub fn is_local(lookup: impl Fn(&str) -> Option<String>) -> bool {
+        api_url(lookup).eq_ignore_ascii_case(LOCAL)
+    }
+
     /// Reads `DAYTONA_API_URL`, `DAYTONA_API_KEY` (or `DAYTONA_JWT_TOKEN` with `DAYTONA_ORGANIZATION_ID`) and
     /// `DAYTONA_TARGET` through `lookup`. Space around values is dropped and an empty value counts as missing, as
     /// both come from shell scripts and CI settings. With both a key and a token the key is used.
@@ -114,20 +119,15 @@ impl ClientOptions {
     /// # Errors
     /// `InvalidConfig` if there is no credential, a token without an organization, or a malformed URL.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Environment> {
-        let read =
-            |name: &str| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let target = read(TARGET);
-        let api_url = match (read(API_URL), read(SERVER_URL)) {
-            (Some(url), _) => url,
-            (None, Some(url)) => {
-                tracing::warn!("{SERVER_URL} is deprecated; set {API_URL} instead");
-                url
-            }
-            (None, None) => DEFAULT_API_URL.to_owned(),
-        };
-        if api_url.eq_ignore_ascii_case(LOCAL) {
+        if read(&lookup, API_URL).is_none() && read(&lookup, SERVER_URL).is_some() {
+            tracing::warn!("{SERVER_URL} is deprecated; set {API_URL} instead");
+        }
+        let target = read(&lookup, TARGET);
+        if Self::is_local(&lookup) {
             return Ok(Environment::Local { target });
         }
+        let api_url = api_url(&lookup);
+        let read = |name| read(&lookup, name);
         let credentials = if let Some(key) = read(API_KEY) {
             Credentials::ApiKey(key.into())
         } else if let Some(token) = read(JWT_TOKEN) {
@@ -149,6 +149,15 @@ impl ClientOptions {
         };
         Ok(Environment::Daytona(Self { target, ..Self::new(&api_url, credentials)? }))
     }
+}
+
+fn read(lookup: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn api_url(lookup: impl Fn(&str) -> Option<String>) -> String {
+    let url = read(&lookup, API_URL).or_else(|| read(&lookup, SERVER_URL));
+    url.unwrap_or_else(|| DEFAULT_API_URL.to_owned())
 }
 
 fn parse_api_url(text: &str) -> Result<Url> {
@@ -230,6 +239,11 @@ mod tests {
     fn local_needs_no_key_and_is_left_to_the_caller() {
         let environment = read(&[("DAYTONA_API_URL", " Local ")]).unwrap();
         assert!(matches!(environment, Environment::Local { target: None }));
+        let environment = read(&[("DAYTONA_SERVER_URL", "local")]).unwrap();
+        assert!(matches!(environment, Environment::Local { .. }));
+        let both = [("DAYTONA_API_URL", "https://h/api"), ("DAYTONA_SERVER_URL", "local")];
+        let error = read(&both).unwrap_err();
+        assert!(error.to_string().contains("DAYTONA_API_KEY is not set"), "the newer name wins: {error}");
     }
 
     #[test]

@@ -52,15 +52,31 @@ pub(super) enum Payload<'a> {
     Files(&'a Multipart),
 }
 
+/// How requests share connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// Many at a time on one, where the server speaks HTTP/2: for short requests.
+    Multiplexed,
+    /// One at a time on each, by HTTP/1.1: for requests that are silent until a command ends. Fronts bound the
+    /// streams of a connection, often at 100, and further requests would wait for others to end.
+    Exclusive,
+}
+
 /// Sends requests; owns the connections.
 pub(super) struct Transport {
     /// Never through a proxy, and without reading certificates where the server speaks plain HTTP.
-    loopback: OnceLock<reqwest::Client>,
+    loopback: Clients,
     /// Through the system's proxies, trusting what the system trusts.
-    network: OnceLock<reqwest::Client>,
+    network: Clients,
     loopback_tls: bool,
     headers: HeaderMap,
     secret: secrecy::SecretString,
+}
+
+#[derive(Default)]
+struct Clients {
+    multiplexed: OnceLock<reqwest::Client>,
+    exclusive: OnceLock<reqwest::Client>,
 }
 
 impl fmt::Debug for Transport {
@@ -92,8 +108,8 @@ impl Transport {
             map.insert(HeaderName::from_static(headers::ORGANIZATION), value);
         }
         Ok(Self {
-            loopback: OnceLock::new(),
-            network: OnceLock::new(),
+            loopback: Clients::default(),
+            network: Clients::default(),
             loopback_tls: api_url.scheme() == "https",
             headers: map,
             secret: secret.clone(),
@@ -106,24 +122,29 @@ impl Transport {
         if secret.is_empty() { text.to_owned() } else { text.replace(secret, "[redacted]") }
     }
 
-    fn client(&self, url: &Url) -> Result<&reqwest::Client> {
+    fn client(&self, url: &Url, sharing: Sharing) -> Result<&reqwest::Client> {
         let loopback = is_loopback(url);
-        let slot = if loopback { &self.loopback } else { &self.network };
+        let clients = if loopback { &self.loopback } else { &self.network };
+        let slot = match sharing {
+            Sharing::Multiplexed => &clients.multiplexed,
+            Sharing::Exclusive => &clients.exclusive,
+        };
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(loopback, self.loopback_tls, self.headers.clone())?;
+        let client = build(loopback, self.loopback_tls, sharing, self.headers.clone())?;
         Ok(slot.get_or_init(|| client))
     }
 
     /// A client for a server that is not Daytona and must not see our key.
     pub(super) fn stranger(url: &Url) -> Result<reqwest::Client> {
-        build(is_loopback(url), url.scheme() == "https", HeaderMap::new())
+        build(is_loopback(url), url.scheme() == "https", Sharing::Exclusive, HeaderMap::new())
     }
 
     /// Sends a request and returns once the answer's head is there.
     pub(super) async fn send(
         &self,
+        sharing: Sharing,
         base: &str,
         route: &Route,
         payload: Payload<'_>,
@@ -134,7 +155,7 @@ impl Transport {
             )
         })?;
         let mut request =
-            self.client(&url).map_err(Failure::refused)?.request(route.method.clone(), url.clone());
+            self.client(&url, sharing).map_err(Failure::refused)?.request(route.method.clone(), url.clone());
         match (payload, &route.body) {
             (Payload::Files(files), _) => {
                 request = request
@@ -235,7 +256,12 @@ pub(super) fn disconnected(url: &Url, error: reqwest::Error) -> Failure {
 }
 
 /// `loopback_tls`: whether a server of this machine speaks TLS.
-fn build(loopback: bool, loopback_tls: bool, headers: HeaderMap) -> Result<reqwest::Client> {
+fn build(
+    loopback: bool,
+    loopback_tls: bool,
+    sharing: Sharing,
+    headers: HeaderMap,
+) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("inspect-daytona/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
@@ -244,11 +270,13 @@ fn build(loopback: bool, loopback_tls: bool, headers: HeaderMap) -> Result<reqwe
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE)
         .tcp_nodelay(true)
-        .tcp_keepalive(KEEP_ALIVE)
-        // one connection carries every sample of an eval: its window must grow with the link
-        .http2_adaptive_window(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .http2_keep_alive_timeout(KEEP_ALIVE);
+        .tcp_keepalive(KEEP_ALIVE);
+    builder = match sharing {
+        Sharing::Multiplexed => {
+            builder.http2_keep_alive_interval(KEEP_ALIVE).http2_keep_alive_timeout(KEEP_ALIVE)
+        }
+        Sharing::Exclusive => builder.http1_only(),
+    };
     if loopback {
         builder = builder.no_proxy();
     }

@@ -50,14 +50,32 @@ pub async fn find(client: &Client, id_or_name: &str) -> Result<Sandbox> {
 }
 
 /// Deletes sandboxes by id, several at once; returns an error for each that could not be deleted.
-pub async fn delete_all(client: &Client, ids: Vec<String>) -> Vec<(String, Error)> {
-    let deletions = ids.into_iter().map(|id| async move {
+///
+/// # Errors
+///
+/// [`ErrorKind::Forbidden`] if the first was not allowed to be deleted: then none of the others is, and none was tried.
+pub async fn delete_all(client: &Client, ids: Vec<String>) -> Result<Vec<(String, Error)>> {
+    let delete = |id: String| async move {
         let result = client.sandboxes().delete(&id, DELETE_PATIENCE).await;
         result.err().map(|error| (id, error))
-    });
-    stream::iter(deletions)
-        .buffer_unordered(PARALLEL_DELETES)
-        .filter_map(|failed| async { failed })
-        .collect()
-        .await
+    };
+    let mut ids = ids.into_iter();
+    let Some(first) = ids.next() else { return Ok(Vec::new()) };
+    let mut failed = Vec::from_iter(delete(first).await);
+    if let Some((_, error)) = failed.pop_if(|(_, error)| error.kind() == ErrorKind::Forbidden) {
+        let suspended = error.message().contains("suspended");
+        return Err(error.with_hint(if suspended {
+            "Ask the owner of the Daytona organization"
+        } else {
+            "The API key lacks the permission delete:sandboxes; use one that has it, or Daytona's dashboard"
+        }));
+    }
+    failed.extend(
+        stream::iter(ids.map(delete))
+            .buffer_unordered(PARALLEL_DELETES)
+            .filter_map(|failed| async { failed })
+            .collect::<Vec<_>>()
+            .await,
+    );
+    Ok(failed)
 }

@@ -6,10 +6,13 @@ use bytes::Bytes;
 
 use super::exec::Command;
 use super::sandbox::Sandbox;
+use crate::client::file_error;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What one part of a file that only root may read comes in: what an answer carries, so that no part becomes a file.
 const ROOT_CHUNK: u64 = 1024 * 1024;
+/// How the shim begins what it says of a file, before it exits with the errno.
+const SHIM_SAYS: &str = "inspect-daytona-shim: ";
 /// How long one step of a file operation inside the sandbox may take.
 const STEP: Duration = Duration::from_secs(60);
 
@@ -19,7 +22,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] and [`ErrorKind::IsADirectory`] whose message is `path`.
+    /// [`ErrorKind::PermissionDenied`], [`ErrorKind::IsADirectory`] and [`ErrorKind::FileSystem`] whose message is
+    /// `path`; [`ErrorKind::FileNotFound`] only for a link to where nothing can be made.
     pub async fn write_file(&self, path: &str, contents: Bytes) -> Result<()> {
         validate(path)?;
         let resolved = self.resolve(path);
@@ -33,7 +37,7 @@ impl Sandbox {
         }
         match self.toolbox().upload(path, contents).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.file_error(error, path, "write a file").await),
+            Err(error) => Err(self.write_error(error, path).await),
         }
     }
 
@@ -75,7 +79,7 @@ impl Sandbox {
                     result => result,
                 }
             }
-            Err(error) => Err(self.file_error(error, path, "read a file").await),
+            Err(error) => Err(self.read_error(error, path).await),
         }
     }
 
@@ -140,8 +144,9 @@ impl Sandbox {
         let (_, stderr, status) = self.shim_command(argv, Some(contents), None).await?;
         match status {
             0 => Ok(()),
-            13 => Err(Error::new(ErrorKind::PermissionDenied, path)),
-            21 => Err(Error::new(ErrorKind::IsADirectory, path)),
+            // whatever else ends with such a status does not say so
+            errno if stderr.starts_with(SHIM_SAYS) => Err(file_error(errno, path)
+                .unwrap_or_else(|| self.unexpected("write a file", path, status, &stderr))),
             _ => Err(self.unexpected("write a file", path, status, &stderr)),
         }
     }
@@ -161,7 +166,13 @@ impl Sandbox {
             output_limit: ROOT_CHUNK,
             ..Command::default()
         };
-        let outcome = self.exec_bytes(command).await?;
+        let outcome = match self.exec_bytes(command).await {
+            // the shim's own file, not the one that it was to read or write
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(self.own_file(error).await);
+            }
+            outcome => outcome?,
+        };
         if outcome.timed_out {
             return Err(Error::new(ErrorKind::FileTimeout, "a file operation took longer than 60 s")
                 .with_sandbox(self.name()));
@@ -175,23 +186,39 @@ impl Sandbox {
             .with_sandbox(self.name())
     }
 
-    /// The error of a file operation with the caller's path; asks the toolbox where its answer leaves it open.
+    /// The error of a download with the caller's path; asks the toolbox where its answer leaves it open.
+    async fn read_error(&self, error: Error, path: &str) -> Error {
+        // An empty 400 is a directory, a file where a directory should be, or no path at all.
+        if error.kind() != ErrorKind::InvalidRequest {
+            return self.file_error(error, path, "read a file").await;
+        }
+        match self.toolbox().info(path).await {
+            Ok(info) if info.is_dir => Error::new(ErrorKind::IsADirectory, path).with_source(error),
+            Err(probe) if matches!(probe.kind(), ErrorKind::FileNotFound | ErrorKind::InvalidRequest) => {
+                Error::new(ErrorKind::FileNotFound, path).with_source(error)
+            }
+            _ => error.with_operation("read a file").with_sandbox(self.name()),
+        }
+    }
+
+    /// The error of an upload with the caller's path. A file that could not be written is never called missing, unless
+    /// the operating system does.
+    async fn write_error(&self, error: Error, path: &str) -> Error {
+        if error.kind() == ErrorKind::InvalidRequest {
+            return error.with_operation("write a file").with_sandbox(self.name());
+        }
+        self.file_error(error, path, "write a file").await
+    }
+
     async fn file_error(&self, error: Error, path: &str, operation: &'static str) -> Error {
         match error.kind() {
-            ErrorKind::FileNotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => {
-                Error::new(error.kind(), path).with_source(error)
-            }
+            ErrorKind::FileNotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::IsADirectory
+            | ErrorKind::FileSystem => error.reworded(path),
             ErrorKind::OutputLimit => error,
             // of the transport, so it must not look like the file's
             ErrorKind::DeadlineExceeded => error.with_operation(operation).with_sandbox(self.name()),
-            // An empty 400 is a directory, a file where a directory should be, or no path at all.
-            ErrorKind::InvalidRequest => match self.toolbox().info(path).await {
-                Ok(info) if info.is_dir => Error::new(ErrorKind::IsADirectory, path).with_source(error),
-                Err(probe) if matches!(probe.kind(), ErrorKind::FileNotFound | ErrorKind::InvalidRequest) => {
-                    Error::new(ErrorKind::FileNotFound, path).with_source(error)
-                }
-                _ => error.with_operation(operation).with_sandbox(self.name()),
-            },
             _ => self.explain(error.with_operation(operation)).await,
         }
     }
@@ -200,7 +227,7 @@ impl Sandbox {
 /// The error about a path as its caller wrote it.
 fn as_given(error: Error, resolved: &str, path: &str) -> Error {
     if resolved != path && error.message() == resolved {
-        return Error::new(error.kind(), path).with_source(error);
+        return error.reworded(path);
     }
     error
 }

@@ -200,6 +200,7 @@ impl Sandbox {
                         ErrorKind::PermissionDenied
                             | ErrorKind::FileNotFound
                             | ErrorKind::IsADirectory
+                            | ErrorKind::FileSystem
                             | ErrorKind::InvalidRequest
                             | ErrorKind::System
                     ) =>
@@ -251,6 +252,7 @@ impl Sandbox {
             ErrorKind::FileNotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => self
                 .unavailable("files that running commands needs were removed or locked".to_owned())
                 .with_source(error),
+            ErrorKind::FileSystem => error.with_kind(ErrorKind::System).with_sandbox(self.name()),
             _ => self.explain(error).await,
         }
     }

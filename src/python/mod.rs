@@ -1,11 +1,13 @@
 //! The Python face: the native module `inspect_daytona._core`, and the only layer that knows pyo3.
 //!
 //! - [`runtime`]: the tokio runtime and operations that Python awaits
+//! - [`gate`]: the way into Python for threads of this module
 //! - [`errors`]: which exception an [`Error`](crate::Error) becomes
 //! - [`provider`]: connection, run and sandbox, as the provider's Python class uses them
 //! - [`local`]: the embedded Daytona
 
 mod errors;
+mod gate;
 mod local;
 mod provider;
 mod runtime;
@@ -18,7 +20,7 @@ mod _core {
     #[pymodule_export]
     use super::local::{LocalServer, local_statistics, serve, start_local};
     #[pymodule_export]
-    use super::provider::{Provider, Run, Sandbox, connect, task_environment};
+    use super::provider::{Provider, Run, Sandbox, connect, explain, is_local, task_environment};
     #[pymodule_export]
     use super::runtime::{Operation, shutdown};
 
@@ -26,8 +28,7 @@ mod _core {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        // Python's logging decides what is shown; a second call, after a re-import, keeps the first logger
-        let _already_set = pyo3_log::try_init();
+        super::gate::install_logging();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

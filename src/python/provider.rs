@@ -11,8 +11,9 @@ use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
 use super::errors::to_exception;
+use super::gate;
 use super::local;
-use super::runtime::{Operation, runtime, start};
+use super::runtime::{Operation, runtime, start, unpanicked};
 use crate::api::sandbox::Sandbox as SandboxRecord;
 use crate::client::{Client, ClientOptions, Credentials, Environment};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,15 +24,15 @@ use crate::provider::cleanup;
 /// Held while connecting, so that tasks that begin together share one.
 static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
 
-/// Every run of this process, so that none is left unfinished when it ends.
-static RUNS: std::sync::Mutex<Vec<provider::Run>> = std::sync::Mutex::new(Vec::new());
+/// Runs by id: those that Python still has, and those that have sandboxes left, so that the process's end leaves none.
+static RUNS: std::sync::Mutex<BTreeMap<String, provider::Run>> = std::sync::Mutex::new(BTreeMap::new());
 
 /// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
 pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
     let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
-    let settling = futures_util::future::join_all(runs.iter().map(provider::Run::settle));
+    let settling = futures_util::future::join_all(runs.values().map(provider::Run::settle));
     let _in_time = tokio::time::timeout(limit, settling).await;
-    runs.iter().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
+    runs.values().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
 }
 
 /// A connection to Daytona. Cheap to clone.
@@ -41,6 +42,13 @@ pub(super) struct Provider {
     client: Client,
     images: provider::Images,
     local: Option<Arc<local::Shared>>,
+}
+
+/// Whether `environ` asks for a Daytona inside this process.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
+pub(super) fn is_local(environ: BTreeMap<String, String>) -> bool {
+    ClientOptions::is_local(|name| environ.get(name).cloned())
 }
 
 /// Connects as `environ` says, once per process and settings. Ends with a `Provider`.
@@ -81,10 +89,30 @@ impl Provider {
     }
 }
 
+/// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
+/// thread of Python's can change the environment while it is read.
+fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
+    unpanicked(|| provider::Settings::from_json(json).map_err(|error| to_exception(py, &error)))
+}
+
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
-    provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error)))
+}
+
+/// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
+#[pyfunction]
+pub(super) fn explain(
+    py: Python<'_>,
+    settings: &str,
+    environ: Option<BTreeMap<String, String>>,
+) -> PyResult<String> {
+    let variable = |name: &str| match &environ {
+        Some(environ) => environ.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    provider::explain(settings, &variable).map_err(|error| to_exception(py, &error))
 }
 
 #[pymethods]
@@ -110,15 +138,15 @@ impl Provider {
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
         let run = provider::Run::with_images(self.client.clone(), self.images.clone());
-        RUNS.lock().unwrap_or_else(PoisonError::into_inner).push(run.clone());
+        RUNS.lock().unwrap_or_else(PoisonError::into_inner).insert(run.id().to_owned(), run.clone());
         Run { run, local: self.local.is_some() }
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
-    fn check(&self, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+    fn check(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let settings = settings.to_owned();
-        let future = async move { provider::Settings::from_json(&settings)?.check(&client).await };
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.check(&client).await };
         start(on_done, future, |py, warnings: Vec<String>| {
             Ok(warnings.into_pyobject(py)?.into_any().unbind())
         })
@@ -126,18 +154,25 @@ impl Provider {
 
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
     /// called with what happens, from a thread of this module.
-    fn prepare(&self, settings: &str, on_progress: Py<PyAny>, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (client, images, settings) = (self.client.clone(), self.images.clone(), settings.to_owned());
+    fn prepare(
+        &self,
+        py: Python<'_>,
+        settings: &str,
+        on_progress: Py<PyAny>,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
         let future = async move {
             let progress = |line: &str| {
                 // an interpreter that shuts down is told nothing more
-                let _told = Python::try_attach(|py| {
+                let _told = gate::enter(|py| {
                     if let Err(error) = on_progress.call1(py, (line,)) {
                         error.write_unraisable(py, None);
                     }
                 });
             };
-            provider::Settings::from_json(&settings)?.prepare(&client, &images, &progress).await
+            settings.prepare(&client, &images, &progress).await
         };
         start(on_done, future, |py, ()| Ok(py.None()))
     }
@@ -157,10 +192,11 @@ impl Provider {
         })
     }
 
-    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted.
+    /// Deletes sandboxes by id; ends with a list of `(id, reason)` for those that could not be deleted, or with an error
+    /// if the key may delete none.
     fn delete_sandboxes(&self, ids: Vec<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
-        let future = async move { Ok(cleanup::delete_all(&client, ids).await) };
+        let future = async move { cleanup::delete_all(&client, ids).await };
         start(on_done, future, |py, failed: Vec<(String, Error)>| {
             let rows: Vec<_> = failed.into_iter().map(|(id, error)| (id, error.to_string())).collect();
             Ok(rows.into_pyobject(py)?.into_any().unbind())
@@ -184,6 +220,15 @@ fn row(sandbox: SandboxRecord) -> (String, String, &'static str, String, String)
 pub(super) struct Run {
     run: provider::Run,
     local: bool,
+}
+
+/// Nobody can create sandboxes in it any more.
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.run.is_kept() || self.run.left().is_empty() {
+            RUNS.lock().unwrap_or_else(PoisonError::into_inner).remove(self.run.id());
+        }
+    }
 }
 
 #[pymethods]
@@ -218,10 +263,16 @@ impl Run {
     }
 
     /// Creates a sandbox; ends with a `Sandbox`.
-    fn create(&self, name: String, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let (run, settings, local) = (self.run.clone(), settings.to_owned(), self.local);
+    fn create(
+        &self,
+        py: Python<'_>,
+        name: String,
+        settings: &str,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let (run, local) = (self.run.clone(), self.local);
+        let settings = read_settings(py, settings)?;
         let future = async move {
-            let settings = provider::Settings::from_json(&settings)?;
             let service = settings.service_name().to_owned();
             Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
         };
@@ -240,10 +291,20 @@ impl Run {
         let run = self.run.clone();
         let future = async move { Ok(run.finish(cleanup).await) };
         start(on_done, future, |py, left: Vec<provider::Left>| {
-            let rows: Vec<_> = left.into_iter().map(|left| (left.name, left.id, left.reason)).collect();
-            Ok(rows.into_pyobject(py)?.into_any().unbind())
+            Ok(left.into_iter().map(left_row).collect::<Vec<_>>().into_pyobject(py)?.into_any().unbind())
         })
     }
+
+    /// `(name, id, reason)` of the sandboxes on the run's account now.
+    fn left(&self) -> Vec<LeftRow> {
+        self.run.left().into_iter().map(left_row).collect()
+    }
+}
+
+type LeftRow = (String, Option<String>, String);
+
+fn left_row(left: provider::Left) -> LeftRow {
+    (left.name, left.id, left.reason)
 }
 
 /// A running sandbox.

@@ -17,7 +17,11 @@ pub(super) fn write(path: &Path) -> Result<(), (i32, String)> {
         (errno, format!("{}: {}", path.display(), system::describe(&io::Error::from_raw_os_error(errno))))
     };
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(failed)?;
+        fs::create_dir_all(parent).map_err(|error| match error.kind() {
+            // a file is in the way of a directory
+            io::ErrorKind::AlreadyExists => failed(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            _ => failed(error),
+        })?;
     }
     // A pipe that nobody reads would block the opening for ever.
     let mut file = File::options()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
+from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona, serve
 
 # The tests must not meet an account, nor spend on it.
@@ -64,3 +66,18 @@ def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, without a compose file that Inspect would find."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+async def sandbox(daytona: LocalDaytona) -> AsyncIterator[DaytonaSandboxEnvironment]:
+    """A sandbox as a sample without a configuration gets it; requests count from its creation on."""
+    provider = DaytonaSandboxEnvironment
+    with sandbox_lifecycle_scope():
+        await provider.task_init("startup", None)
+        daytona.reset()
+        environments = await provider.sample_init("task", None, {})
+        sandbox = environments["default"]
+        assert isinstance(sandbox, DaytonaSandboxEnvironment)
+        yield sandbox
+        await provider.sample_cleanup("task", None, environments, interrupted=False)
+        await provider.task_cleanup("shutdown", None, cleanup=True)

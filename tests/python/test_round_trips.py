@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def sandbox(daytona: LocalDaytona) -> AsyncIterator[DaytonaSandboxEnvironment]:
-    provider = DaytonaSandboxEnvironment
-    with sandbox_lifecycle_scope():
-        await provider.task_init("startup", None)
-        daytona.reset()
-        environments = await provider.sample_init("task", None, {})
-        sandbox = environments["default"]
-        assert isinstance(sandbox, DaytonaSandboxEnvironment)
-        yield sandbox
-        await provider.sample_cleanup("task", None, environments, interrupted=False)
-        await provider.task_cleanup("shutdown", None, cleanup=True)
 
 
 def all_requests(daytona: LocalDaytona) -> int:

@@ -346,7 +346,7 @@ impl Control {
             work_dir: image.and_then(|image| image.work_dir.clone()),
             entrypoint: image.map(Image::started).unwrap_or_default(),
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
-            network: if nesting { own_network(record.network()) } else { record.network() },
+            network: if nesting { own_network(self.network(sandbox)) } else { self.network(sandbox) },
             nesting,
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),

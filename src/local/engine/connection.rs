@@ -16,6 +16,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::cgroup::{self, Cgroup};
 use super::{Exit, program};
+use crate::local::gateway::Gateway;
+use crate::local::spec::Access;
 use crate::local::wire::{self, Context, Failure, Report, Request};
 
 /// Exit code of a sandbox whose runner has died: that of SIGKILL, which is what has happened to it.
@@ -31,11 +33,14 @@ pub(super) struct Connection {
     ended: watch::Receiver<bool>,
 }
 
+/// A report with the file descriptors beside it.
+type Answer = (Report, Vec<OwnedFd>);
+
 #[derive(Debug, Default)]
 struct Shared {
     /// Why nothing more can be asked.
     dead: Option<Failure>,
-    answers: HashMap<u64, oneshot::Sender<Result<Report, Failure>>>,
+    answers: HashMap<u64, oneshot::Sender<Result<Answer, Failure>>>,
     sandboxes: HashMap<u64, Inmate>,
     last_words: String,
 }
@@ -49,6 +54,9 @@ pub(super) struct Inmate {
     exit: watch::Sender<Option<Exit>>,
     cgroup: Cgroup,
     socket: Socket,
+    /// Whether it has a network namespace of its own.
+    own_network: bool,
+    gateway: Option<Gateway>,
 }
 
 /// The file of a socket, which outlives its listener.
@@ -141,7 +149,7 @@ impl Connection {
         number: u64,
         request: Request,
         beside: Vec<OwnedFd>,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Answer, Failure> {
         let (sender, answer) = oneshot::channel();
         {
             let mut shared = lock(&self.shared);
@@ -172,6 +180,29 @@ impl Connection {
         let shared = lock(&self.shared);
         let inmate = shared.sandboxes.values().find(|inmate| inmate.id == id)?;
         Some((inmate.exit.subscribe(), inmate.doomed))
+    }
+
+    /// Gives a sandbox its gateway, or takes it away. One that has ended needs none.
+    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) {
+        let former = lock(&self.shared)
+            .sandboxes
+            .get_mut(&number)
+            .map(|inmate| std::mem::replace(&mut inmate.gateway, gateway));
+        drop(former);
+    }
+
+    /// The number of the start of the sandbox with this id, and whether its network can change; `None` unless it runs.
+    pub(super) fn network(&self, id: &str) -> Option<(u64, bool)> {
+        let shared = lock(&self.shared);
+        let (number, inmate) = shared.sandboxes.iter().find(|(_, inmate)| inmate.id == id)?;
+        Some((*number, inmate.own_network))
+    }
+
+    /// Changes what the gateway of a sandbox lets through; `false` if it has none.
+    pub(super) fn allow(&self, number: u64, access: &Access) -> bool {
+        let shared = lock(&self.shared);
+        let gateway = shared.sandboxes.get(&number).and_then(|inmate| inmate.gateway.as_ref());
+        gateway.map(|gateway| gateway.allow(access.clone())).is_some()
     }
 
     /// Notes that a sandbox ends as soon as it has started.
@@ -255,7 +286,7 @@ fn write(socket: &OwnedFd, outbox: &Receiver<(Request, Vec<OwnedFd>)>) {
 fn listen(socket: &OwnedFd, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
     loop {
         match wire::receive::<Report>(socket.as_fd()) {
-            Ok(Some((report, _))) => dispatch(report, shared, requests),
+            Ok(Some((report, beside))) => dispatch(report, beside, shared, requests),
             Ok(None) => return,
             Err(error) => {
                 tracing::error!("the runner cannot be understood: {error}");
@@ -266,7 +297,12 @@ fn listen(socket: &OwnedFd, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Requ
     }
 }
 
-fn dispatch(report: Report, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn dispatch(
+    report: Report,
+    beside: Vec<OwnedFd>,
+    shared: &Arc<Mutex<Shared>>,
+    requests: &Sender<(Request, Vec<OwnedFd>)>,
+) {
     match report {
         Report::Exited { number, code } => {
             if let Some(inmate) = lock(shared).sandboxes.remove(&number) {
@@ -285,19 +321,21 @@ fn dispatch(report: Report, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Requ
                 let _ = answer.send(Err(failure));
             }
         }
-        Report::Ready { .. } => answer(0, report, shared, requests),
-        Report::Started { number } | Report::Removed { number } => answer(number, report, shared, requests),
+        Report::Ready { .. } => answer(0, (report, beside), shared, requests),
+        Report::Started { number } | Report::Removed { number } | Report::Connected { number } => {
+            answer(number, (report, beside), shared, requests);
+        }
     }
 }
 
 fn answer(
     number: u64,
-    report: Report,
+    answer: Answer,
     shared: &Arc<Mutex<Shared>>,
     requests: &Sender<(Request, Vec<OwnedFd>)>,
 ) {
     let waiting = lock(shared).answers.remove(&number);
-    let heard = waiting.is_some_and(|waiting| waiting.send(Ok(report)).is_ok());
+    let heard = waiting.is_some_and(|waiting| waiting.send(Ok(answer)).is_ok());
     if !heard {
         // whoever asked for the sandbox has gone; a removal has no process, so this does nothing then
         kill(shared, requests, number);
@@ -306,8 +344,9 @@ fn answer(
 
 impl Inmate {
     /// One whose toolbox is to serve at `socket`, which is removed with it.
-    pub(super) fn new(id: String, cgroup: Cgroup, socket: PathBuf) -> Self {
-        Self { id, doomed: false, exit: watch::Sender::new(None), cgroup, socket: Socket(socket) }
+    pub(super) fn new(id: String, cgroup: Cgroup, socket: PathBuf, own_network: bool) -> Self {
+        let (exit, socket) = (watch::Sender::new(None), Socket(socket));
+        Self { id, doomed: false, exit, cgroup, socket, own_network, gateway: None }
     }
 
     fn end(self, code: i32) {
@@ -315,7 +354,7 @@ impl Inmate {
         if let Err(error) = self.cgroup.remove() {
             tracing::warn!("cannot remove the cgroup of a sandbox: {error}");
         }
-        drop(self.socket);
+        drop((self.socket, self.gateway));
         self.exit.send_replace(Some(Exit { code, out_of_memory }));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use inspect_daytona::api::sandbox::CreateSandbox;
+use inspect_daytona::client::RUN_ID;
 use inspect_daytona::{ErrorKind, Status};
 use serde_json::json;
 
@@ -107,6 +108,27 @@ async fn a_name_that_was_taken_before_is_an_error_at_once() {
     let error = server.client().sandboxes().create(&request()).await.unwrap_err();
     assert_eq!((error.kind(), error.sandbox()), (ErrorKind::AlreadyExists, Some("name-s")));
     assert_eq!(server.lines(), ["POST /api/sandbox"]);
+}
+
+#[tokio::test]
+async fn a_create_that_a_proxy_repeated_is_adopted_by_its_run() {
+    let labels = BTreeMap::from([(RUN_ID.to_owned(), "0123".to_owned())]);
+    let of_a_run = CreateSandbox { labels, ..request() };
+    for (owner, adopted) in [("0123", true), ("4567", false)] {
+        let server = Server::start(move |request, _| match request.method.as_str() {
+            "GET" => answer(
+                200,
+                &json!({"id": "s", "name": "name-s", "state": "creating", "labels": {RUN_ID: owner}}),
+            ),
+            _ => message(409, "Sandbox with name name-s already exists"),
+        })
+        .await;
+        match server.client().sandboxes().create(&of_a_run).await {
+            Ok(created) => assert_eq!((created.id.as_str(), adopted), ("s", true)),
+            Err(error) => assert_eq!((error.kind(), adopted), (ErrorKind::AlreadyExists, false)),
+        }
+        assert_eq!(server.lines(), ["POST /api/sandbox", "GET /api/sandbox/name-s"]);
+    }
 }
 
 #[tokio::test]

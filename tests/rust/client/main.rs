@@ -5,4 +5,5 @@ mod failures;
 mod files;
 mod lifecycle;
 mod server;
+mod streams;
 mod suspicion;

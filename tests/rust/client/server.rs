@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use inspect_daytona::client::{Client, ClientOptions, Credentials, RetryPolicy, Toolbox};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -162,18 +162,21 @@ pub(crate) fn sandbox(id: &str, state: &str) -> Value {
 
 /// Runs one test again in a process of its own, where `proxy` was set from the start.
 pub(crate) async fn again_with_proxy(test: &str, proxy: &str) -> std::process::Output {
+    let names = [PROXY, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+    again(test, &names.map(|name| (name, proxy))).await
+}
+
+/// Runs one test again in a process of its own, with `variables` in its environment.
+pub(crate) async fn again(test: &str, variables: &[(&str, &str)]) -> std::process::Output {
     let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(PROXY, proxy);
-    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
-        command.env(name, proxy);
-    }
-    command.env_remove("no_proxy").env_remove("NO_PROXY").kill_on_drop(true).output().await.unwrap()
+    command.args(["--exact", test, "--nocapture"]).env_remove("no_proxy").env_remove("NO_PROXY");
+    command.envs(variables.iter().copied()).kill_on_drop(true).output().await.unwrap()
 }
 
 /// Set, to the proxy's URL, in processes of [`again_with_proxy`].
 pub(crate) const PROXY: &str = "INSPECT_DAYTONA_TEST_PROXY";
 
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+pub(crate) async fn read(stream: &mut BufReader<impl AsyncRead + Unpin>) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

@@ -87,8 +87,40 @@ async fn a_stopped_sandbox_is_reported_with_state_age_and_reason() {
     assert_eq!((error.kind(), error.status()), (ErrorKind::SandboxUnavailable, Status::Permanent));
     let text = error.to_string();
     assert!(text.starts_with("cannot run command (sandbox name-s): it is error (out of memory), "), "{text}");
-    assert!(text.contains("s after its creation"), "{text}");
+    assert!(text.ends_with(" s after its creation"), "{text}");
     assert_eq!(server.lines(), ["POST /toolbox/s/process/execute", "GET /api/sandbox/s"]);
+}
+
+#[tokio::test]
+async fn what_a_model_may_see_names_no_infrastructure() {
+    let dial = "bad gateway: Post \"http://10.0.0.1:2280/x\": dial tcp 10.0.0.1:2280: connection refused";
+    for state in ["started", "stopped"] {
+        let server = Server::start(move |request, _| {
+            let mut sandbox = sandbox("s", state);
+            sandbox["errorReason"] = json!("runner 10.0.0.1:3003 is lost");
+            if is_control(request) { answer(200, &sandbox) } else { message(502, dial) }
+        })
+        .await;
+        let toolbox = server.toolbox().await;
+        let error = toolbox.execute(&request(), WHILE, Replay::Safe).await.unwrap_err();
+        assert!(!error.to_string().contains("10.0.0.1"), "{error}");
+    }
+    let server = Server::start(|_, _| Reply::Reset).await;
+    let (toolbox, port) = (server.toolbox().await, server.port.to_string());
+    let reset = toolbox.execute(&request(), WHILE, Replay::Never).await.unwrap_err();
+    drop(server);
+    // the socket closes when the server's task was told
+    let refused = loop {
+        let error = toolbox.execute(&request(), WHILE, Replay::Never).await.unwrap_err();
+        if error.to_string().contains("cannot be reached") {
+            break error;
+        }
+    };
+    for error in [reset, refused] {
+        assert!(!error.to_string().contains(&port), "{error}");
+        assert!(error.to_string().contains("the sandbox's toolbox"), "{error}");
+        assert!(format!("{error:?}").contains(&port), "the user finds it in the source: {error:?}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ mod automation;
 mod builds;
 mod client;
 mod docker;
+#[path = "../shared/docker.rs"]
+mod docker_base;
 mod engine;
 mod faults;
 mod lifecycle;

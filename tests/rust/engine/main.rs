@@ -17,5 +17,6 @@ mod levels;
 mod lifecycle;
 mod limits;
 mod nesting;
+mod network;
 mod process;
 mod roots;

@@ -99,6 +99,37 @@ async fn another_default_user_writes_files_as_itself() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_written_says_why_by_either_way() {
+    let fixture = Fixture::new().await;
+    let long = "n".repeat(300);
+    for user in [None, Some("root")] {
+        let sandbox = fixture.sandbox_with(json!({"os_user": user})).await.unwrap();
+        output(
+            &sandbox,
+            "echo x > plain; ln -s loop loop; ln -s nowhere/x dangling; cp $(command -v sleep) busy
+             sudo sh -c 'mkdir /fixed; mount -t tmpfs -o ro tmpfs /fixed' && (./busy 600 >/dev/null 2>&1 &)
+             until [ \"$(readlink /proc/*/exe | grep -c busy)\" != 0 ]; do sleep 0.01; done",
+        )
+        .await;
+        for (path, kind, code) in [
+            (long.as_str(), ErrorKind::FileSystem, "ENAMETOOLONG"),
+            ("plain/below", ErrorKind::FileSystem, "ENOTDIR"),
+            ("plain/far/below", ErrorKind::FileSystem, "ENOTDIR"),
+            ("loop", ErrorKind::FileSystem, "ELOOP"),
+            ("busy", ErrorKind::FileSystem, "ETXTBSY"),
+            ("/dev/full", ErrorKind::FileSystem, "ENOSPC"),
+            ("/fixed/x", ErrorKind::PermissionDenied, "EROFS"),
+            ("dangling", ErrorKind::FileNotFound, "ENOENT"),
+        ] {
+            let error = sandbox.write_file(path, Bytes::from_static(b"y")).await.unwrap_err();
+            let found = (error.kind(), error.code(), error.message());
+            assert_eq!(found, (kind, Some(code), path), "{user:?}: {error:?}");
+        }
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test]
 async fn an_interrupted_transfer_is_repeated_whole() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;
