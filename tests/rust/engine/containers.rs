@@ -69,7 +69,7 @@ pub(crate) async fn build_tools(sandbox: &Sandbox) {
     sandbox
         .output(
             "mkdir -p /root/tools/bin && cd /root/tools && cp /usr/bin/busybox bin/busybox && \
-             for name in sh cat dd httpd ls mkdir nslookup sleep touch wget; do ln -sf busybox bin/$name; done && \
+             for name in sh cat dd httpd ls mkdir nslookup sleep timeout touch wget; do ln -sf busybox bin/$name; done && \
              printf 'FROM scratch\\nCOPY bin /bin\\nRUN mkdir /www && echo made > /www/page\\n' > Dockerfile && \
              docker build --quiet --tag tools .",
         )

@@ -1,14 +1,18 @@
 //! Containers in sandboxes.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
+use inspect_daytona::local::engine::{EngineChoice, NetworkOptions, StateDirectory, choose};
 use inspect_daytona::local::spec::RootFs;
 
 use crate::containers::{build_tools, compose_up, image, missing, needs_docker, spec, start_engine};
 use crate::fixture::{DEADLINE, Helper, Server, groups_of, inmates_of, needs_root, parent, processes_below};
+use crate::network::{Address, domains, name_server, needs_gateway};
 
 /// Mounts of this machine that lie below a directory.
 fn mounts_below(directory: &Path) -> Vec<String> {
@@ -28,7 +32,7 @@ async fn compose_builds_and_runs_services_that_find_each_other() {
     compose_up(&sandbox).await;
     let agent = "docker compose --project-directory /root/app exec -T agent";
     assert_eq!(sandbox.output(&format!("{agent} wget -q -O - http://web/page")).await, "made");
-    let (code, output) = sandbox.run(&format!("{agent} wget -q -T 2 -O - http://192.0.2.1/")).await;
+    let (code, output) = sandbox.run(&format!("{agent} timeout 5 wget -q -O - http://192.0.2.1/")).await;
     assert_ne!(code, 0, "{output}");
     // its own limit
     sandbox.output(&format!("{agent} dd if=/dev/zero of=/dev/null bs=8M count=1")).await;
@@ -59,6 +63,52 @@ async fn compose_builds_and_runs_services_that_find_each_other() {
     assert!(!sandbox.spec.directory.exists());
     assert_eq!(mounts_below(&server.state), Vec::<String>::new());
     assert_eq!(inmates_of(&server.state), []);
+    server.end().await;
+}
+
+/// A web server with one page.
+fn page(address: Ipv4Addr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // whoever is refused has hung up
+            if stream.read(&mut [0; 1024]).is_ok() {
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nreached\n");
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_reach_what_their_sandbox_reaches() {
+    needs_docker!();
+    let (open, closed) = (Address::new(), Address::new());
+    let names = BTreeMap::from([("open.example", open.0), ("closed.example", closed.0)]);
+    let (resolver, _) = name_server(names).await;
+    let server = Server::with_resolver(resolver).await;
+    needs_gateway!(server);
+    let mut spec = spec(&server);
+    spec.network = domains(&["open.example"]);
+    let sandbox = server.start(spec).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    sandbox.output("docker network create outer && docker network create --internal inner").await;
+    let (there, elsewhere) = (page(open.0), page(closed.0));
+    let fetch = |network: &str, host: &str, port: u16| {
+        format!("docker run --rm --init --network {network} tools timeout 5 wget -q -O - http://{host}:{port}/ 2>&1")
+    };
+    for network in ["bridge", "outer", "host"] {
+        assert_eq!(sandbox.output(&fetch(network, "open.example", there)).await, "reached", "{network}");
+        for host in ["closed.example".to_owned(), closed.0.to_string()] {
+            let (code, output) = sandbox.run(&fetch(network, &host, elsewhere)).await;
+            assert_ne!(code, 0, "{network}, {host}: {output}");
+        }
+    }
+    let (code, output) = sandbox.run(&fetch("inner", &open.0.to_string(), there)).await;
+    assert_ne!(code, 0, "{output}");
     server.end().await;
 }
 
@@ -157,7 +207,10 @@ async fn what_a_killed_server_leaves_of_containers_is_swept_even_if_it_is_frozen
     let below = state.parent().unwrap();
     let groups = groups_of(&state);
     helper.kill();
-    let engine = choose(EngineChoice::Auto, StateDirectory::open(Some(below)).unwrap()).await.unwrap();
+    let engine =
+        choose(EngineChoice::Auto, &NetworkOptions::default(), StateDirectory::open(Some(below)).unwrap())
+            .await
+            .unwrap();
     let begun = Instant::now();
     while state.exists() || !processes_below(&state).is_empty() || groups.iter().any(|group| group.exists()) {
         assert!(

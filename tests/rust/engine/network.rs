@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use inspect_daytona::local::spec::{Access, Cidr, Network};
 
-use crate::fixture::{Sandbox, Server, needs_root, skip};
+use crate::fixture::{Sandbox, Server, needs_root};
 
 /// An address of this machine for as long as a test runs; sandboxes see it as any other on the network.
-struct Address(Ipv4Addr);
+pub(crate) struct Address(pub(crate) Ipv4Addr);
 
 impl Address {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // a range that nothing else of this machine uses, and so large that two runs hardly meet
         let random = uuid::Uuid::new_v4().as_fields().0;
         let address = Ipv4Addr::from(0xC612_8000 | (random & 0x7FFF));
@@ -62,7 +62,9 @@ fn say(host: &str, port: u16) -> String {
 }
 
 /// A name server that knows these names, and the names that it was asked for.
-async fn name_server(names: BTreeMap<&'static str, Ipv4Addr>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn name_server(
+    names: BTreeMap<&'static str, Ipv4Addr>,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -104,7 +106,7 @@ fn networks(addresses: &[&Address]) -> Network {
     Network::Gateway(Access::Networks(cidrs.collect()))
 }
 
-fn domains(names: &[&str]) -> Network {
+pub(crate) fn domains(names: &[&str]) -> Network {
     Network::Gateway(Access::Domains(names.iter().map(|&name| name.to_owned()).collect()))
 }
 
@@ -118,11 +120,12 @@ async fn start(server: &Server, network: Network) -> Sandbox {
 macro_rules! needs_gateway {
     ($server:expr) => {
         if let Some(reason) = $server.engine.isolation().no_gateway.clone() {
-            skip(&format!("no gateway here: {reason}"));
+            crate::fixture::skip(&format!("no gateway here: {reason}"));
             return $server.end().await;
         }
     };
 }
+pub(crate) use needs_gateway;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_have_ports_and_interfaces_of_their_own() {
