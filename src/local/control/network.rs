@@ -60,7 +60,7 @@ impl Control {
 
     /// Changes the network of a sandbox, also of one that runs.
     pub(super) async fn change_network(&self, key: &str, settings: NetworkSettings) -> ApiResult<Sandbox> {
-        let (id, before, network, changes) = self.with(key, |record, now| {
+        let (id, before, network, differs) = self.with(key, |record, now| {
             let mut after = record.sandbox.clone();
             apply(&mut after, settings)?;
             let (networks, domains) =
@@ -76,7 +76,7 @@ impl Control {
             record.updated_at = now;
             Ok((record.sandbox.id.clone(), before, latter.clone(), runs && former != latter))
         })?;
-        if changes {
+        if differs {
             // stored first, so that a start meanwhile has the new one
             let changed = self.engine.change_network(id.clone(), network).await;
             if let Err(error) = changed {

@@ -98,7 +98,9 @@ async fn containers_reach_what_their_sandbox_reaches() {
     sandbox.output("docker network create outer && docker network create --internal inner").await;
     let (there, elsewhere) = (page(open.0), page(closed.0));
     let fetch = |network: &str, host: &str, port: u16| {
-        format!("docker run --rm --init --network {network} tools timeout 5 wget -q -O - http://{host}:{port}/ 2>&1")
+        format!(
+            "docker run --rm --init --network {network} tools timeout 5 wget -q -O - http://{host}:{port}/ 2>&1"
+        )
     };
     for network in ["bridge", "outer", "host"] {
         assert_eq!(sandbox.output(&fetch(network, "open.example", there)).await, "reached", "{network}");
