@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from ._bridge import Callback, complete
-from ._config import DaytonaConfig, settings_json
+from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
     from . import _core
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
 
 # Inspect's level for what it traces, and about how much of a command a trace needs.
 TRACE = 13

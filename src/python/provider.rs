@@ -101,6 +101,20 @@ pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTree
     unpanicked(|| provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error)))
 }
 
+/// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
+#[pyfunction]
+pub(super) fn explain(
+    py: Python<'_>,
+    settings: &str,
+    environ: Option<BTreeMap<String, String>>,
+) -> PyResult<String> {
+    let variable = |name: &str| match &environ {
+        Some(environ) => environ.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    provider::explain(settings, &variable).map_err(|error| to_exception(py, &error))
+}
+
 #[pymethods]
 impl Provider {
     /// The API's URL.

@@ -31,6 +31,7 @@ mod images;
 mod inject;
 mod lifecycle;
 mod list;
+mod network;
 mod options;
 mod preview;
 mod proxy;

@@ -9,7 +9,6 @@ use super::images::{Flight, Source};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::Running;
-use crate::local::spec::Network;
 
 /// A stored sandbox.
 #[derive(Debug)]
@@ -154,11 +153,6 @@ impl Record {
             auto_destroy_at: self.destroy_at.map(timestamp::format),
             ..self.sandbox.clone()
         }
-    }
-
-    /// Network access that the stored settings ask for.
-    pub(super) fn network(&self) -> Network {
-        if self.sandbox.network_block_all { Network::Blocked } else { Network::Host }
     }
 }
 

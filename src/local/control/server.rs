@@ -48,7 +48,7 @@ impl LocalServer {
         options.check()?;
         let state = StateDirectory::open(options.directory.as_deref())?;
         let directory = state.path().join("sandboxes");
-        let engine = engine::choose(options.engine, state).await?;
+        let engine = engine::choose(options.engine, &options.network, state).await?;
         let isolation = engine.isolation();
         tracing::info!(isolation = isolation.name, "local Daytona isolates sandboxes");
         for lost in &isolation.lost {

@@ -19,6 +19,7 @@ mod engine;
 mod faults;
 mod lifecycle;
 mod lists;
+mod nesting;
 mod proxying;
 mod settings;
 mod snapshots;

@@ -15,5 +15,7 @@ mod isolation;
 mod levels;
 mod lifecycle;
 mod limits;
+mod nesting;
+mod network;
 mod process;
 mod roots;
