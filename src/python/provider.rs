@@ -103,6 +103,7 @@ pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTree
 
 /// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
 pub(super) fn explain(
     py: Python<'_>,
     settings: &str,
