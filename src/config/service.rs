@@ -55,7 +55,12 @@ pub(crate) fn read(
         network: network::access(reading, service, around.networks)?,
         resources: resources::read(reading, service)?,
         ports: network::ports(service)?,
-        shm_size: service.get("shm_size").map(|node| bytes(node, "shm_size")).transpose()?,
+        // Docker reads 0 as its default.
+        shm_size: service
+            .get("shm_size")
+            .map(|node| bytes(node, "shm_size"))
+            .transpose()?
+            .filter(|size| *size > 0),
         tmpfs,
         ulimits: storage::ulimits(service)?,
     })
