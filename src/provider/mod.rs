@@ -9,6 +9,7 @@
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+mod compose;
 mod documents;
 pub mod exec;
 mod explain;
@@ -27,6 +28,6 @@ pub use exec::{Command, Outcome};
 pub use explain::explain;
 pub use images::{Images, Progress};
 pub use registry::Counts;
-pub use run::{Left, Run};
+pub use run::{Left, Run, Services};
 pub use sandbox::Sandbox;
 pub use settings::Settings;
