@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
 //! - [`sandbox`]: a running sandbox; [`exec`] and `files` are its operations
+//! - [`containers`]: containers inside a sandbox, as sandboxes of their own
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
@@ -11,6 +12,7 @@
 pub mod cleanup;
 mod compose;
 mod documents;
+pub mod containers;
 pub mod exec;
 mod explain;
 mod files;
@@ -24,6 +26,7 @@ pub mod sandbox;
 pub mod settings;
 mod startup;
 
+pub use containers::{ContainerMounts, Mount};
 pub use exec::{Command, Outcome};
 pub use explain::explain;
 pub use images::{Images, Progress};

@@ -3,8 +3,8 @@
 mod end;
 mod limits;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -134,13 +134,13 @@ impl Run {
         let (sender, receiver) = oneshot::channel();
         let run = self.clone();
         tokio::spawn(async move {
-            let mut made = run.make(&name, &settings).await;
+            let mut made = Box::pin(run.make(&name, &settings)).await;
             if let Err(Failure::Unfit(error)) = &made
                 && !sender.is_closed()
             {
                 tracing::warn!("{error}. Another sandbox is tried");
                 run.0.registry.record(&name);
-                made = run.make(&name, &settings).await;
+                made = Box::pin(run.make(&name, &settings)).await;
             }
             let made = made.map_err(|failure| match failure {
                 Failure::Final(error) => error,

@@ -128,10 +128,6 @@ impl Settings {
         &self.plan.service
     }
 
-    pub(super) fn plan(&self) -> &SandboxPlan {
-        &self.plan
-    }
-
     /// The user's labels.
     pub(super) fn labels(&self) -> &BTreeMap<String, String> {
         &self.plan.settings.labels

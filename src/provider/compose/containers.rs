@@ -1,24 +1,54 @@
 //! What became of a project's containers.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
 use crate::error::{Error, ErrorKind, Result};
 
-/// Fields of a container for `docker inspect`, separated by `|`; the last may hold anything.
-pub(super) const FORMAT: &str = "{{index .Config.Labels \"com.docker.compose.service\"}}|\
-    {{index .Config.Labels \"com.docker.compose.container-number\"}}|{{.Id}}|{{.State.Status}}|{{.State.ExitCode}}|\
-    {{.State.OOMKilled}}|{{with .State.Health}}{{.Status}}{{end}}|{{.State.Error}}";
+/// How many healthchecks a description shows, the last ones.
+const CHECKS: usize = 3;
 
-/// A container of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A container of a service, as `docker inspect` describes it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 pub(super) struct Container {
-    pub(super) service: String,
-    /// Its number among the service's containers, from 1.
-    pub(super) number: u32,
     pub(super) id: String,
+    config: Config,
+    state: State,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct State {
     status: String,
     exit_code: i64,
+    #[serde(rename = "OOMKilled")]
     out_of_memory: bool,
-    health: String,
     error: String,
+    health: Option<Health>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Health {
+    status: String,
+    /// `null` before the first check.
+    log: Option<Vec<Check>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Check {
+    exit_code: i64,
+    output: String,
 }
 
 /// What a container's state means for the start of its project.
@@ -35,94 +65,106 @@ pub(super) enum Progress {
 }
 
 impl Container {
+    /// The service's name.
+    pub(super) fn service(&self) -> &str {
+        self.label("com.docker.compose.service")
+    }
+
+    /// Its number among the service's containers, from 1.
+    pub(super) fn number(&self) -> u32 {
+        self.label("com.docker.compose.container-number").parse().unwrap_or(u32::MAX)
+    }
+
+    fn label(&self, name: &str) -> &str {
+        self.config.labels.get(name).map_or("", String::as_str)
+    }
+
+    fn health(&self) -> &str {
+        self.state.health.as_ref().map_or("none", |health| &health.status)
+    }
+
     pub(super) fn progress(&self) -> Progress {
-        match (self.status.as_str(), self.health.as_str()) {
-            ("running", "" | "healthy") => Progress::Ready,
+        match (self.state.status.as_str(), self.health()) {
+            ("running", "none" | "" | "healthy") => Progress::Ready,
             ("running", "starting") | ("created" | "restarting", _) => Progress::Starting,
-            ("exited", _) if self.exit_code == 0 => Progress::Done,
+            ("exited", _) if self.state.exit_code == 0 => Progress::Done,
             _ => Progress::Failed,
         }
     }
 
-    /// Its state in words.
-    pub(super) fn state(&self) -> String {
-        let mut text = format!("service {} ", self.service);
-        match self.status.as_str() {
-            "running" if !self.health.is_empty() => text.push_str(&format!("runs but is {}", self.health)),
-            "running" => text.push_str("runs"),
-            "exited" | "dead" => text.push_str(&format!("ended with exit code {}", self.exit_code)),
-            "restarting" => text.push_str(&format!("keeps restarting (exit code {})", self.exit_code)),
-            "created" => text.push_str("was never started"),
-            status => text.push_str(&format!("is {status}")),
-        }
-        if self.out_of_memory {
-            text.push_str(", out of memory (OOMKilled)");
-        }
-        if !self.error.is_empty() {
-            text.push_str(&format!(": {}", self.error));
+    /// Its state in words, with its last healthchecks.
+    pub(super) fn describe(&self) -> String {
+        let State { exit_code, out_of_memory, error, .. } = &self.state;
+        let state = match (self.state.status.as_str(), self.health()) {
+            ("running", "none" | "") => "runs".to_owned(),
+            ("running", health) => format!("runs but is {health}"),
+            ("exited" | "dead", _) => format!("ended with exit code {exit_code}"),
+            ("restarting", _) => format!("keeps restarting (exit code {exit_code})"),
+            ("created", _) => "was never started".to_owned(),
+            (status, _) => format!("is {status}"),
+        };
+        let memory = if *out_of_memory { ", out of memory (OOMKilled)" } else { "" };
+        let error = if error.is_empty() { String::new() } else { format!(": {error}") };
+        let mut text = format!("service {} {state}{memory}{error}", self.service());
+        let checks = self.state.health.iter().filter_map(|health| health.log.as_deref()).flatten();
+        let checks: Vec<_> = checks.filter(|check| check.exit_code != 0).collect();
+        for check in &checks[checks.len().saturating_sub(CHECKS)..] {
+            text = format!("{text}\nA healthcheck ended with {}: {}", check.exit_code, check.output.trim());
         }
         text
     }
 }
 
-/// Reads what `docker inspect` printed by [`FORMAT`].
+/// Reads what `docker inspect` printed about any number of containers.
 pub(super) fn read(text: &str) -> Result<Vec<Container>> {
-    text.lines().filter(|line| !line.trim().is_empty()).map(read_line).collect()
-}
-
-fn read_line(line: &str) -> Result<Container> {
-    let fields: Vec<&str> = line.splitn(8, '|').collect();
-    let [service, number, id, status, exit_code, out_of_memory, health, error] = fields[..] else {
-        return Err(unreadable(line));
-    };
-    Ok(Container {
-        service: service.to_owned(),
-        number: number.parse().unwrap_or(1),
-        id: id.to_owned(),
-        status: status.to_owned(),
-        exit_code: exit_code.parse().map_err(|_| unreadable(line))?,
-        out_of_memory: out_of_memory == "true",
-        // `none` where the healthcheck was switched off
-        health: if health == "none" { String::new() } else { health.to_owned() },
-        error: error.trim().to_owned(),
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(text).map_err(|error| {
+        Error::new(ErrorKind::Protocol, "Docker describes containers in an unknown way").with_source(error)
     })
-}
-
-fn unreadable(line: &str) -> Error {
-    Error::new(ErrorKind::Protocol, format!("Docker describes a container in an unknown way: {line}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn one(line: &str) -> Container {
-        read(line).unwrap().remove(0)
+    fn one(state: &str) -> Container {
+        let labels = r#"{"com.docker.compose.service": "web", "com.docker.compose.container-number": "1"}"#;
+        let text = format!(r#"[{{"Id": "id", "Config": {{"Labels": {labels}}}, "State": {state}}}]"#);
+        read(&text).unwrap().remove(0)
     }
 
     #[test]
     fn a_container_is_ready_when_it_runs_and_is_healthy_if_that_is_checked() {
-        for (line, progress) in [
-            ("web|1|id|running|0|false||", Progress::Ready),
-            ("web|1|id|running|0|false|none|", Progress::Ready),
-            ("web|1|id|running|0|false|healthy|", Progress::Ready),
-            ("web|1|id|running|0|false|starting|", Progress::Starting),
-            ("web|1|id|restarting|1|false||", Progress::Starting),
-            ("web|1|id|created|0|false||", Progress::Starting),
-            ("web|1|id|running|0|false|unhealthy|", Progress::Failed),
-            ("web|1|id|exited|0|false||", Progress::Done),
-            ("web|1|id|exited|3|false||", Progress::Failed),
-            ("web|1|id|dead|0|false||", Progress::Failed),
+        for (state, progress) in [
+            (r#"{"Status": "running"}"#, Progress::Ready),
+            (r#"{"Status": "running", "Health": {"Status": "none"}}"#, Progress::Ready),
+            (r#"{"Status": "running", "Health": {"Status": "healthy", "Log": []}}"#, Progress::Ready),
+            (r#"{"Status": "running", "Health": {"Status": "starting", "Log": null}}"#, Progress::Starting),
+            (r#"{"Status": "restarting", "ExitCode": 1}"#, Progress::Starting),
+            (r#"{"Status": "created"}"#, Progress::Starting),
+            (r#"{"Status": "running", "Health": {"Status": "unhealthy"}}"#, Progress::Failed),
+            (r#"{"Status": "exited", "ExitCode": 0}"#, Progress::Done),
+            (r#"{"Status": "exited", "ExitCode": 3}"#, Progress::Failed),
+            (r#"{"Status": "dead"}"#, Progress::Failed),
         ] {
-            assert_eq!(one(line).progress(), progress, "{line}");
+            assert_eq!(one(state).progress(), progress, "{state}");
         }
     }
 
     #[test]
-    fn a_failed_container_tells_its_exit_code_and_what_killed_it() {
-        let state = one("web|1|id|exited|137|true||oci | error").state();
-        assert_eq!(state, "service web ended with exit code 137, out of memory (OOMKilled): oci | error");
-        assert_eq!(one("db|2|id|running|0|false|unhealthy|").state(), "service db runs but is unhealthy");
+    fn a_failed_container_tells_its_exit_code_its_last_checks_and_what_killed_it() {
+        let killed = one(r#"{"Status": "exited", "ExitCode": 137, "OOMKilled": true, "Error": "oci"}"#);
+        assert_eq!(killed.describe(), "service web ended with exit code 137, out of memory (OOMKilled): oci");
+        let unhealthy = one(
+            r#"{"Status": "running", "Health": {"Status": "unhealthy", "Log": [{"ExitCode": 1, "Output": "refused\n"}]}}"#,
+        );
+        assert_eq!(
+            unhealthy.describe(),
+            "service web runs but is unhealthy\nA healthcheck ended with 1: refused"
+        );
         assert!(read("nonsense").is_err());
+        assert!(read("\n").unwrap().is_empty());
     }
 }

@@ -57,13 +57,13 @@ pub(super) async fn start(
     project: &Project,
 ) -> Result<(Vec<(String, Sandbox)>, Vec<String>), Failure> {
     let names: Vec<&str> = plan.services.iter().map(|service| service.name.as_str()).collect();
-    let send = async {
+    let sending = async {
         let mounts = machine.prepare_containers(&names).await?;
         up::send(machine, project, &mounts).await
     };
-    let (started, sent) = tokio::join!(engine::start(machine), send);
-    started?;
-    sent?;
+    let (engine, files) = tokio::join!(engine::start(machine), sending);
+    engine?;
+    files?;
     if project.builds() {
         up::build(machine).await?;
     }
@@ -75,13 +75,13 @@ pub(super) async fn start(
         .chain(names.iter().copied().filter(|name| *name != plan.default));
     for name in order {
         // the first of several replicas stands for the service, wherever it is in the list
-        let first = containers.iter().filter(|found| found.service == name).min_by_key(|found| found.number);
+        let first = containers.iter().filter(|found| found.service() == name).min_by_key(|found| found.number());
         match first {
             Some(found) if found.progress() == containers::Progress::Ready => {
                 running.push((name.to_owned(), found.id.clone()));
             }
             _ if name == plan.default => {
-                let state = first.map_or_else(|| format!("service {name} has no container"), |c| c.state());
+                let state = first.map_or_else(|| format!("service {name} has no container"), containers::Container::describe);
                 return Err(Failure::Final(
                     Error::new(
                         ErrorKind::CreationFailed,

@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -106,14 +106,13 @@ impl Project {
         for (number, local) in
             plan.local_paths.iter().filter(|local| local.purpose == Purpose::Bind).enumerate()
         {
-            let path = match sources.get(local.path.as_path()) {
-                Some(path) => path.clone(),
-                None => {
-                    let path = format!("bind-{number}");
-                    binds::collect(&local.path, &path, &mut entries, &mut project.notes)?;
-                    sources.insert(&local.path, path.clone());
-                    path
-                }
+            let path = if let Some(path) = sources.get(local.path.as_path()) {
+                path.clone()
+            } else {
+                let path = format!("bind-{number}");
+                binds::collect(&local.path, &path, &mut entries, &mut project.notes)?;
+                sources.insert(&local.path, path.clone());
+                path
             };
             project.use_bind(local, &format!("{DIRECTORY}/{path}"))?;
         }
@@ -239,7 +238,7 @@ fn below(path: &str, entry: ContextEntry) -> ContextEntry {
     ContextEntry { path: format!("{path}/{}", entry.path), ..entry }
 }
 
-fn unreadable(path: &PathBuf, error: &std::io::Error) -> Error {
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{} cannot be read: {error}", path.display()))
 }
 

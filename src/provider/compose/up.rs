@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::containers::{self, Container, FORMAT, Progress};
+use super::containers::{self, Container, Progress};
 use super::project::{DIRECTORY, Project};
 use crate::config::ComposeProject;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,23 +28,18 @@ const MARGIN: Duration = Duration::from_secs(60);
 /// Between two looks at the containers, at first and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Bytes of output that are kept, and that messages show.
-const SAID: u64 = 256 * 1024;
+const SAID: u64 = 4 * 1024 * 1024;
 const SHOWN: usize = 4000;
 /// How many failed services a message describes.
 const DESCRIBED: usize = 3;
 
-/// Prints every container of the project, by `$1`, one per line.
+/// Describes every container of the project `$1` as JSON.
 const LIST: &str = r#"
-ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$2") || exit
-[ -z "$ids" ] || docker inspect --type=container --format "$1" $ids
+ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$1") || exit
+[ -z "$ids" ] || docker inspect --type=container $ids
 "#;
-/// Prints the last healthchecks and words of the container `$1`.
-const DESCRIBE: &str = r#"
-health=$(docker inspect --format '{{with .State.Health}}{{range .Log}}{{printf "exit code %d: %s\n" .ExitCode .Output}}{{end}}{{end}}' -- "$1")
-[ -z "$health" ] || printf 'Its last healthchecks:\n%s\n' "$(printf '%s' "$health" | tail -n 10)"
-log=$(docker logs --tail 30 -- "$1" 2>&1)
-[ -z "$log" ] || printf 'Its last output:\n%s\n' "$log"
-"#;
+/// Prints the last words of the container `$1`.
+const LOG: &str = "docker logs --tail 30 -- \"$1\" 2>&1";
 
 /// Brings the project's files into the sandbox.
 pub(super) async fn send(
@@ -123,7 +118,7 @@ fn patience(plan: &ComposeProject) -> Duration {
 }
 
 async fn list(machine: &Sandbox) -> Result<Vec<Container>> {
-    let outcome = machine.exec_bytes(shell(LIST, &[FORMAT, PROJECT], STEP)).await?;
+    let outcome = machine.exec_bytes(shell(LIST, &[PROJECT], STEP)).await?;
     if !succeeded(&outcome) {
         let message = format!("the Docker Engine does not say what became of the services: {}", shown(&outcome));
         return Err(Error::new(ErrorKind::CreationFailed, message));
@@ -138,11 +133,11 @@ async fn describe(machine: &Sandbox, mut message: String, containers: &[Containe
     // what others wait for has failed first
     let culprits = if failed.is_empty() { starting } else { failed };
     for container in culprits.into_iter().take(DESCRIBED) {
-        message = format!("{message}\n{}", container.state());
-        if let Ok(outcome) = machine.exec_bytes(shell(DESCRIBE, &[&container.id], STEP)).await {
+        message = format!("{message}\n{}", container.describe());
+        if let Ok(outcome) = machine.exec_bytes(shell(LOG, &[&container.id], STEP)).await {
             let said = shown(&outcome);
             if !said.is_empty() {
-                message = format!("{message}. {said}");
+                message = format!("{message}\nIts last output:\n{said}");
             }
         }
     }
@@ -180,9 +175,9 @@ fn compose(words: &[&str], timeout: Duration) -> Command {
 }
 
 fn shell(script: &str, arguments: &[&str], timeout: Duration) -> Command {
-    let argv = ["/bin/sh", "-c", script, "sh"].iter().chain(arguments);
+    let shell = ["/bin/sh", "-c", script, "sh"];
     Command {
-        argv: argv.map(|word| (*word).to_owned()).collect(),
+        argv: shell.iter().chain(arguments).map(|word| (*word).to_owned()).collect(),
         cwd: Some("/".to_owned()),
         timeout: Some(timeout),
         output_limit: SAID,
