@@ -117,12 +117,12 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         name = run.sandbox_name(task_name, None if sample_id is None else str(sample_id))
         try:
             with trace_action(logger, "Daytona create", name):
-                sandbox = await complete(partial(run.create, name, settings))
+                services = await complete(partial(run.create, name, settings))
         except BaseException:
             # also where the sandbox was there already and only the news of it was lost to a cancellation
             run.abandon(name)
             raise
-        return {sandbox.service: cls(sandbox)}
+        return {service.service: cls(service) for service in services}
 
     @classmethod
     @override
@@ -133,9 +133,10 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         environments: dict[str, SandboxEnvironment],
         interrupted: bool,
     ) -> None:
-        for environment in environments.values():
-            if isinstance(environment, DaytonaSandboxEnvironment):
-                await environment._delete()  # noqa: SLF001 - of this class
+        ours = [env for env in environments.values() if isinstance(env, DaytonaSandboxEnvironment)]
+        # the services of a compose file share a sandbox
+        for environment in {env.sandbox_name: env for env in ours}.values():
+            await environment._delete()  # noqa: SLF001 - of this class
 
     async def _delete(self) -> None:
         """Deletes the sandbox; what fails here is tried again, and reported, by task_cleanup."""

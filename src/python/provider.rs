@@ -263,7 +263,7 @@ impl Run {
         provider::names::sandbox_name(task, sample)
     }
 
-    /// Creates a sandbox; ends with a `Sandbox`.
+    /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
     fn create(
         &self,
         py: Python<'_>,
@@ -274,10 +274,12 @@ impl Run {
         let (run, local) = (self.run.clone(), self.local);
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let service = settings.service_name().to_owned();
-            Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
+            let services = run.create_services(name, settings).await?;
+            Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
         };
-        start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
+        start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
+            Ok(sandboxes.into_pyobject(py)?.into_any().unbind())
+        })
     }
 
     /// Gives up a sandbox that may or may not exist. Never waits.
