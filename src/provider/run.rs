@@ -216,8 +216,10 @@ impl Run {
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
+        let shim = self.0.images.shim(image).await;
         let sandbox =
-            Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await?;
+            Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory, shim)
+                .await?;
         for warning in sandbox.start_service(settings.service()).await? {
             if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
                 tracing::warn!("{warning}");

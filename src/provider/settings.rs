@@ -11,7 +11,9 @@ use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{
+    Context, Document, ImageSource, Network, Plan, RealFiles, Resources, SandboxPlan, Service, Source,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::documents::Documents;
@@ -87,6 +89,15 @@ impl Settings {
         };
         if let Some(what) = beyond_this_version(&plan.service) {
             return Err(unsupported(what));
+        }
+        if plan.service.image == ImageSource::Default && plan.service.resources != Resources::default() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the platform's default snapshot has a size of its own: `resources` need an image",
+            )
+            .with_hint(
+                "Name an `image` or `build` in a compose file, or a `snapshot` that has the size. Nothing was created",
+            ));
         }
         if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
             return Err(unsupported(&format!("the class {class}")));
@@ -264,6 +275,15 @@ impl Settings {
 }
 
 impl Settings {
+    /// Checks that nothing has to be built for samples, as Inspect's `--sandbox-prebuilt` asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to; what is wrong with the build's files.
+    pub async fn expect_prebuilt(&self, client: &Client, images: &Images) -> Result<()> {
+        images.expect_prebuilt(client, &self.plan).await
+    }
+
     /// Makes what samples start from, once for all of them: uploads and builds. Reads the build's files again if it was
     /// done before. `progress` is told what happens, in lines for a user.
     ///
@@ -329,11 +349,7 @@ fn own_environment(name: &str) -> Option<String> {
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
 fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    let sized_default =
-        service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
-    let asks =
-        [(sized_default, "resources without an image of its own"), (!service.ulimits.is_empty(), "ulimits")];
-    asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
+    (!service.ulimits.is_empty()).then_some("ulimits")
 }
 
 fn unsupported(what: &str) -> Error {

@@ -207,7 +207,8 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     assert!(error.to_string().contains("ulimits"), "{error}");
     let request = json!({"source": {"settings": {"resources": {"cpu": 2}}}, "directory": "/"}).to_string();
     let error = Settings::from_json(&request).unwrap_err();
-    assert!(error.to_string().contains("resources without an image"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("`resources` need an image"), "{error}");
     let model = json!({"services": {"a": {"image": "a:1"}, "b": {"image": "b:1"}}});
     let request = json!({"source": {"model": model}, "directory": "/"}).to_string();
     assert!(Settings::from_json(&request).unwrap_err().to_string().contains("more than one service"));
