@@ -62,7 +62,8 @@ fn inherit(group: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = group.join(file);
         let own = fs::read_to_string(&path).map_err(|error| (path.clone(), error))?;
         if own.trim().is_empty() {
-            let inherited = fs::read_to_string(above.join(file)).map_err(|error| (above.join(file), error))?;
+            let inherited =
+                fs::read_to_string(above.join(file)).map_err(|error| (above.join(file), error))?;
             fs::write(&path, inherited.trim()).map_err(|error| (path, error))?;
         }
     }

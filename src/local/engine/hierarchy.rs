@@ -135,7 +135,13 @@ fn open_unified(mounted: &Mounted, name: &str, wanted: &[Controller]) -> Option<
             .filter(|one| directory.join(one.file(true)).exists())
             .collect();
         if !controllers.is_empty() && may_move_to(parent) {
-            return Some(Hierarchy { directory, unified: true, controllers, names: String::new(), _lock: lock });
+            return Some(Hierarchy {
+                directory,
+                unified: true,
+                controllers,
+                names: String::new(),
+                _lock: lock,
+            });
         }
         let _ = fs::remove_dir(&directory);
     }

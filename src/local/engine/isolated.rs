@@ -81,7 +81,10 @@ impl Isolated {
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
         if spec.nesting && self.level != Level::RootIdmap {
-            return Ok(Err(Failure::new("let containers run inside", "the server has to run as root for that")));
+            return Ok(Err(Failure::new(
+                "let containers run inside",
+                "the server has to run as root for that",
+            )));
         }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
@@ -193,7 +196,7 @@ impl Isolated {
         self.isolation.lost.extend(lost);
     }
 
-    async fn remove(&self, directory: PathBuf) -> Result<(), Failure> {
+    async fn remove_tree(&self, directory: PathBuf) -> Result<(), Failure> {
         let body = wire::body(&directory).step(|| "write the order".into())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let asked = self.connection.ask(number, Request::Remove { number }, vec![body]);
@@ -205,7 +208,7 @@ impl Isolated {
     pub(super) async fn sweep(&self, stale: Vec<Stale>) {
         for left in stale {
             self.remove_sandboxes(&left.path).await;
-            if let Err(failure) = self.remove(left.path.clone()).await {
+            if let Err(failure) = self.remove_tree(left.path.clone()).await {
                 self.lament(&left.path, &failure);
             }
         }
@@ -216,7 +219,7 @@ impl Isolated {
         let sandboxes = state.join("sandboxes");
         let entries = std::fs::read_dir(&sandboxes).into_iter().flatten().flatten().map(|entry| entry.path());
         let removals =
-            stream::iter(entries).map(|path| self.remove(path)).buffer_unordered(CONCURRENT_STARTS);
+            stream::iter(entries).map(|path| self.remove_tree(path)).buffer_unordered(CONCURRENT_STARTS);
         let failures: Vec<Failure> = removals.filter_map(|removed| ready(removed.err())).collect().await;
         for failure in failures {
             self.lament(state, &failure);
@@ -272,7 +275,15 @@ impl Engine for Isolated {
                 .remains(&spec.id)
                 .remove()
                 .map_err(|error| fail(Error::new(ErrorKind::System, error.to_string()).with_source(error)))?;
-            self.remove(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+            self.remove_tree(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+        }
+        .boxed()
+    }
+
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let removed = self.remove_tree(directory).await;
+            removed.map_err(|failure| system_error(&failure).with_operation("remove files"))
         }
         .boxed()
     }

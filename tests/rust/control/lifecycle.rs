@@ -233,7 +233,7 @@ async fn a_create_request_is_checked_before_anything_is_made() {
         (json!({"domainAllowList": "http://example.org"}), 400, "expected a host name"),
         (json!({"networkAllowList": "10.0.0.0/8", "domainAllowList": "a.test"}), 400, "exclude each other"),
         (json!({"networkBlockAll": true, "domainAllowList": "a.test"}), 400, "exclude each other"),
-        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 400, "not mounted"),
+        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 404, "Volume 'v' not found"),
         (json!({"secrets": [{"A": "b"}]}), 400, "does not support secrets"),
         (json!({"linkedSandbox": "x"}), 400, "does not support linkedSandbox"),
         (json!({"kvm": true}), 400, "does not support kvm"),

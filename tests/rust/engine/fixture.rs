@@ -136,6 +136,7 @@ pub(crate) fn spec_in(directory: &Path) -> SandboxSpec {
         root: RootFs::Host,
         network: Network::Host,
         nesting: false,
+        mounts: Vec::new(),
         limits: Limits::default(),
     }
 }

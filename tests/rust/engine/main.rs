@@ -19,3 +19,4 @@ mod nesting;
 mod network;
 mod process;
 mod roots;
+mod volumes;

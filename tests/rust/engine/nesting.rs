@@ -23,16 +23,22 @@ fn missing() -> Option<String> {
             .iter()
             .any(|directory| Path::new(directory).join(name).exists())
     };
-    for (name, package) in
-        [("dockerd", "docker.io"), ("docker", "docker-cli"), ("iptables", "iptables"), ("busybox", "busybox-static")]
-    {
+    for (name, package) in [
+        ("dockerd", "docker.io"),
+        ("docker", "docker-cli"),
+        ("iptables", "iptables"),
+        ("busybox", "busybox-static"),
+    ] {
         if !program(name) {
             return Some(format!("there is no {name}: apt-get install {package}"));
         }
     }
     let plugin = |directory: &str| Path::new(directory).join("docker/cli-plugins/docker-compose").exists();
-    let compose = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].iter().any(|one| plugin(one));
-    (!compose).then(|| "there is no Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker".to_owned())
+    let compose =
+        ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].iter().any(|one| plugin(one));
+    (!compose).then(|| {
+        "there is no Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker".to_owned()
+    })
 }
 
 /// A sandbox of this machine's directories in which containers may run.
@@ -87,7 +93,9 @@ volumes: {kept: {}}
 "#;
 
 async fn compose_up(sandbox: &Sandbox) {
-    sandbox.output(&format!("mkdir -p /root/app && cat > /root/app/compose.yaml <<'EOF'\n{COMPOSE}\nEOF")).await;
+    sandbox
+        .output(&format!("mkdir -p /root/app && cat > /root/app/compose.yaml <<'EOF'\n{COMPOSE}\nEOF"))
+        .await;
     sandbox.output("cd /root/app && docker compose up --detach --wait 2>&1").await;
 }
 
@@ -165,7 +173,8 @@ async fn the_limits_of_a_sandbox_hold_for_its_containers() {
     let sandbox = server.start(spec).await;
     start_engine(&sandbox).await;
     build_tools(&sandbox).await;
-    let (code, output) = sandbox.run("docker run --rm tools dd if=/dev/zero of=/dev/null bs=700M count=1").await;
+    let (code, output) =
+        sandbox.run("docker run --rm tools dd if=/dev/zero of=/dev/null bs=700M count=1").await;
     assert_eq!(code, 137, "{output}");
     let (code, output) =
         sandbox.run("docker run --rm --memory 4g tools dd if=/dev/zero of=/dev/null bs=700M count=1").await;
@@ -197,7 +206,8 @@ async fn a_sandbox_for_containers_has_no_more_of_the_machine_than_others() {
     assert_eq!(sandbox.output("ip -oneline link show | cut -d: -f2 | tr -d ' \\n'").await, "lo");
     // every group that it can see is its own
     assert_eq!(sandbox.output("cut -d: -f3 /proc/self/cgroup | sort -u").await.lines().next(), Some("/"));
-    let procs = sandbox.output("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null").await;
+    let procs =
+        sandbox.output("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs 2>/dev/null").await;
     assert!(procs.lines().all(|pid| pid != "0"), "processes of others are in its groups: {procs}");
     for refused in [
         "echo x > /proc/sys/kernel/core_pattern",

@@ -6,8 +6,7 @@ use super::{Image, short};
 use crate::local::spec::RootFs;
 
 /// Where sandboxes look for programs.
-const PROGRAMS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const NEEDED: [&str; 5] = ["dockerd", "containerd", "runc", "docker", "iptables"];
 /// Where `docker` looks for its plugins, but in the homes of users, which sandboxes do not see.
 const PLUGINS: [&str; 4] = [
@@ -80,7 +79,8 @@ mod tests {
         for name in ["docker:28.3.3-dind", "docker:dind", "docker.io/library/docker:28-dind-alpine3.22"] {
             assert!(is_engine(name), "{name}");
         }
-        for name in ["docker:28.3.3", "docker:28-dind-rootless", "docker", "other/docker:dind", "docker:cli"] {
+        for name in ["docker:28.3.3", "docker:28-dind-rootless", "docker", "other/docker:dind", "docker:cli"]
+        {
             assert!(!is_engine(name), "{name}");
         }
     }
