@@ -95,7 +95,7 @@ except OSError as ex:
 
 def reached(settings: str, *targets: tuple[str, int]) -> list[str]:
     """What a sandbox with these settings of `x-daytona` gets from each target, one after the other."""
-    Path("compose.yaml").write_text("services:\n  default: {}\nx-daytona:\n" + settings)
+    Path("compose.yaml").write_text("services:\n  default: {}\nx-daytona:\n  snapshot: daytonaio/sandbox:0.5.0-slim\n" + settings)
     found: list[str] = []
 
     async def action(state: TaskState) -> None:
@@ -152,7 +152,7 @@ def test_a_list_of_names_lets_one_name_through_and_not_the_other(
 def test_a_volume_keeps_what_one_sample_writes_for_the_next(daytona: LocalDaytona) -> None:
     volume = daytona.call("POST", "/volumes", {"name": "kept"})["id"]
     Path("compose.yaml").write_text(
-        "services:\n  default: {}\nx-daytona:\n  volumes: ['kept:/home/daytona/kept']\n"
+        "services:\n  default: {}\nx-daytona:\n  snapshot: daytonaio/sandbox:0.5.0-slim\n  volumes: ['kept:/home/daytona/kept']\n"
     )
     seen: list[str] = []
 
