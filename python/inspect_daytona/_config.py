@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from .errors import DaytonaConfigError
 
+CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
+"""The names that are looked for in a task's directory, in this order."""
+
 
 class DaytonaConfig(BaseModel):
     """The settings of `x-daytona`, for tasks that need no compose file.

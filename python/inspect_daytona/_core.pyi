@@ -19,6 +19,7 @@ __all__ = [
     "Sandbox",
     "__version__",
     "connect",
+    "explain",
     "is_local",
     "local_statistics",
     "serve",
@@ -109,6 +110,7 @@ class LocalServer:
 
 def connect(environ: dict[str, str], on_done: Callback) -> Operation[Provider]: ...
 def is_local(environ: dict[str, str]) -> bool: ...
+def explain(settings: str, environ: dict[str, str] | None) -> str: ...
 def task_environment(settings: str) -> dict[str, str]: ...
 def start_local(
     environ: dict[str, str], host: str | None, port: int | None, on_done: Callback

@@ -20,14 +20,12 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from ._bridge import complete
-from ._config import DaytonaConfig, settings_json
+from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
     from . import _core
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
 
 # Inspect's own deadline for nothing: a cleanup is shielded from cancellation, so it must end by itself. The native
 # side goes on deleting in the background after that, and task_cleanup waits for it once more.

@@ -20,13 +20,13 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
     };
     check_extensions(&mut reading, top)?;
     let Some(services_node) = top.get("services") else {
-        reading.check_keys(top, TOP, "")?;
+        reading.check_keys(top, TOP, format_args!(""))?;
         return Err(root.problem("a compose file needs `services`"));
     };
     let services = services_node.mapping("services")?;
     let active = active(&reading, services)?;
     reading.multi = active.len() > 1;
-    reading.check_keys(top, TOP, "")?;
+    reading.check_keys(top, TOP, format_args!(""))?;
     let settings = match top.get("x-daytona") {
         Some(node) => extension::read(node)?,
         None => XDaytona::default(),

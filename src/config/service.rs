@@ -31,7 +31,7 @@ pub(crate) fn read(
     let name = entry.key.as_str();
     let service = entry.value.mapping(name)?;
     check_extensions(service)?;
-    reading.check_keys(service, SERVICE, &format!("service `{name}`"))?;
+    reading.check_keys(service, SERVICE, format_args!("service `{name}`"))?;
     check_platform(service)?;
     check_security(reading, service)?;
     check_namespaces(reading, service)?;

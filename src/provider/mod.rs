@@ -5,10 +5,13 @@
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
+//! - [`explain()`]: what a configuration means, without a server
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+mod documents;
 pub mod exec;
+mod explain;
 mod files;
 pub mod images;
 mod keep_alive;
@@ -21,6 +24,7 @@ pub mod settings;
 mod startup;
 
 pub use exec::{Command, Outcome};
+pub use explain::explain;
 pub use images::{Images, Progress};
 pub use registry::Counts;
 pub use run::{Left, Run};

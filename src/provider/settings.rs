@@ -14,8 +14,12 @@ use crate::client::{Client, Credentials};
 use crate::config::{Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
+
+/// The configurations that this process read.
+static DOCUMENTS: Documents = Documents::new();
 
 /// What the Python side hands over, as JSON.
 #[derive(Debug, Deserialize)]
@@ -56,7 +60,7 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
     pub fn from_json(json: &str) -> Result<Self> {
-        read_request(json, |document, context| Self::from_plan(document.plan(context)?))
+        read_request(json, &own_environment, |document, context| Self::from_plan(document.plan(context)?))
     }
 
     /// The variables named `SAMPLE_METADATA_…` that change what must be prepared for this sample, with their values: what
@@ -66,7 +70,9 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] if the configuration cannot be read.
     pub fn task_environment(json: &str) -> Result<BTreeMap<String, String>> {
-        read_request(json, |document, context| Ok(document.task_environment(context.metadata)))
+        read_request(json, &own_environment, |document, context| {
+            Ok(document.task_environment(context.metadata))
+        })
     }
 
     /// Takes a plan.
@@ -293,7 +299,11 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Reads what the Python side hands over, see [`Request`].
-fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Result<T>) -> Result<T> {
+pub(super) fn read_request<T>(
+    json: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    read: impl FnOnce(&Document, &Context<'_>) -> Result<T>,
+) -> Result<T> {
     let request: Request = serde_json::from_str(json).map_err(|error| {
         Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
     })?;
@@ -305,11 +315,16 @@ fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Res
     };
     let context = Context {
         directory: &request.directory,
-        environment: &|name| std::env::var(name).ok(),
+        environment,
         metadata: &request.metadata,
         files: &RealFiles,
     };
-    read(&Document::read(&source, &context)?, &context)
+    let document = DOCUMENTS.read(&source, &context)?;
+    read(&document, &context)
+}
+
+fn own_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.

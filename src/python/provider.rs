@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::errors::to_exception;
 use super::gate;
 use super::local;
-use super::runtime::{Operation, runtime, start};
+use super::runtime::{Operation, runtime, start, unpanicked};
 use crate::api::sandbox::Sandbox as SandboxRecord;
 use crate::client::{Client, ClientOptions, Credentials, Environment};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,13 +92,27 @@ impl Provider {
 /// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
 /// thread of Python's can change the environment while it is read.
 fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
-    provider::Settings::from_json(json).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::from_json(json).map_err(|error| to_exception(py, &error)))
 }
 
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
-    provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error)))
+}
+
+/// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
+#[pyfunction]
+pub(super) fn explain(
+    py: Python<'_>,
+    settings: &str,
+    environ: Option<BTreeMap<String, String>>,
+) -> PyResult<String> {
+    let variable = |name: &str| match &environ {
+        Some(environ) => environ.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    provider::explain(settings, &variable).map_err(|error| to_exception(py, &error))
 }
 
 #[pymethods]

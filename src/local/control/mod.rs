@@ -51,5 +51,5 @@ mod volumes;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use faults::{Fault, FaultRule, QuotaResource};
 pub use options::{DockerChoice, ImageSource, LocalOptions, Quota, RateLimits, Resources};
-pub use server::{ControlPlane, LocalServer, app, serve};
-pub use state::Statistics;
+pub use server::{LocalServer, app, serve};
+pub use state::{ControlPlane, Statistics};

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::sync::{oneshot, watch};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{self, Cgroup};
 use super::{Exit, program};
 use crate::local::gateway::Gateway;
 use crate::local::spec::Access;
@@ -77,6 +78,29 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 fn doom(shared: &Mutex<Shared>, number: u64) {
     if let Some(inmate) = lock(shared).sandboxes.get_mut(&number) {
         inmate.doomed = true;
+    }
+}
+
+/// Has a sandbox killed, and what is frozen in it thawed, since it could not die.
+fn kill(shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>, number: u64) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    const TRIES: usize = 500;
+    // a closed channel means a dead runner, which has taken its sandboxes along
+    let _ = requests.send((Request::Kill { number }, Vec::new()));
+    let freezer = lock(shared).sandboxes.get(&number).and_then(|inmate| inmate.cgroup.freezer());
+    let Some(freezer) = freezer else { return };
+    let shared = Arc::clone(shared);
+    let thaw = move || {
+        for _ in 0..TRIES {
+            thread::sleep(BETWEEN);
+            if !lock(&shared).sandboxes.contains_key(&number) {
+                return;
+            }
+            cgroup::thaw(&freezer);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("thaw".into()).spawn(thaw) {
+        tracing::warn!("cannot thaw what may be frozen in a sandbox: {error}");
     }
 }
 
@@ -204,9 +228,13 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         move || {
             doom(&shared, number);
-            let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = requests.send((Request::Kill { number }, Vec::new()));
+            kill(&shared, &requests.lock().unwrap_or_else(PoisonError::into_inner), number);
         }
+    }
+
+    /// Kills a sandbox.
+    pub(super) fn kill(&self, number: u64) {
+        kill(&self.shared, &self.requests, number);
     }
 
     /// The ends of all sandboxes that run.
@@ -255,7 +283,7 @@ fn write(socket: &OwnedFd, outbox: &Receiver<(Request, Vec<OwnedFd>)>) {
 }
 
 /// Reads until the runner closes its end.
-fn listen(socket: &OwnedFd, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn listen(socket: &OwnedFd, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
     loop {
         match wire::receive::<Report>(socket.as_fd()) {
             Ok(Some((report, beside))) => dispatch(report, beside, shared, requests),
@@ -272,7 +300,7 @@ fn listen(socket: &OwnedFd, shared: &Mutex<Shared>, requests: &Sender<(Request, 
 fn dispatch(
     report: Report,
     beside: Vec<OwnedFd>,
-    shared: &Mutex<Shared>,
+    shared: &Arc<Mutex<Shared>>,
     requests: &Sender<(Request, Vec<OwnedFd>)>,
 ) {
     match report {
@@ -300,12 +328,17 @@ fn dispatch(
     }
 }
 
-fn answer(number: u64, answer: Answer, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn answer(
+    number: u64,
+    answer: Answer,
+    shared: &Arc<Mutex<Shared>>,
+    requests: &Sender<(Request, Vec<OwnedFd>)>,
+) {
     let waiting = lock(shared).answers.remove(&number);
     let heard = waiting.is_some_and(|waiting| waiting.send(Ok(answer)).is_ok());
     if !heard {
         // whoever asked for the sandbox has gone; a removal has no process, so this does nothing then
-        let _ = requests.send((Request::Kill { number }, Vec::new()));
+        kill(shared, requests, number);
     }
 }
 

@@ -236,7 +236,7 @@ impl Isolated {
         self.starts.close();
         let exits = self.connection.exits();
         for (number, _) in &exits {
-            self.connection.tell(Request::Kill { number: *number }, Vec::new());
+            self.connection.kill(*number);
         }
         for (_, mut exit) in exits {
             let _ = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;

@@ -92,7 +92,9 @@ fn mount_split(hierarchies: &[String]) -> Result<(), Failure> {
             symlink(names, Path::new(GROUPS).join(name)).step(step)?;
         }
     }
-    Ok(())
+    // what looks like a limit must not be a file that somebody has made
+    let flags = SAFE | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    mount(None::<&str>, GROUPS, None::<&str>, flags, None::<&str>).step(|| format!("make {GROUPS} read-only"))
 }
 
 /// A group with processes can have no groups with controllers below it, so that this one moves into a leaf first.

@@ -9,6 +9,13 @@
 )]
 
 mod builds;
+#[path = "../shared/docker.rs"]
+#[allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "shared with the tests of the control plane; a skipped test says why"
+)]
+mod docker_base;
 mod files;
 mod fixture;
 mod images;
