@@ -144,7 +144,10 @@ impl Isolated {
     /// A gateway at the descriptor beside a report.
     fn gateway(&self, mut beside: Vec<OwnedFd>, access: Access) -> Result<Gateway> {
         let tunnel = beside.pop().ok_or_else(|| {
-            Error::new(ErrorKind::Unexpected, "the runner made a sandbox without its network interface")
+            let message =
+                "the sandbox's network interface did not arrive: this process may have too many open files";
+            Error::new(ErrorKind::System, message)
+                .with_hint("Allow it more (ulimit -n), or run fewer samples at a time")
         })?;
         Gateway::open(tunnel, access, &self.resolvers)
     }

@@ -245,7 +245,9 @@ impl Stack {
         let (sockets, tasks) = (&mut self.sockets, &mut self.tasks);
         let over = |_: &Flow, connection: &mut Connection| {
             let Connection::Made(handle, _) = connection else { return false };
-            matches!(sockets.get::<Socket<'_>>(*handle).state(), State::Closed | State::TimeWait)
+            let state = sockets.get::<Socket<'_>>(*handle).state();
+            // one that was reset before it was confirmed listens again, and would take somebody else's
+            matches!(state, State::Closed | State::TimeWait | State::Listen)
         };
         let ended: Vec<_> = self.connections.extract_if(over).collect();
         for (_, connection) in ended {

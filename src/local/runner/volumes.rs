@@ -25,8 +25,8 @@ pub(super) fn open(workshop: &Workshop, mounts: &[Mount]) -> Result<Vec<OwnedFd>
 
 fn open_one(workshop: &Workshop, mount: &Mount) -> Result<OwnedFd, Failure> {
     let step = || {
-        let subpath = mount.subpath.as_deref().unwrap_or(Path::new(""));
-        format!("open {:?} of the volume for {}", subpath, mount.target.display())
+        let subpath = mount.subpath.as_deref().unwrap_or(Path::new("the whole"));
+        format!("open {} of the volume for {}", subpath.display(), mount.target.display())
     };
     let root = workshop.identity.outside(0);
     let (parent, name) = (mount.source.parent(), mount.source.file_name());

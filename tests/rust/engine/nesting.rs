@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use inspect_daytona::local::spec::{Limits, Network, SandboxSpec};
+use inspect_daytona::local::spec::{Access, Cidr, Limits, Network, SandboxSpec};
 
-use crate::fixture::{Sandbox, Server, groups_of, inmates_of, needs_root};
+use crate::fixture::{Address, Sandbox, Server, groups_of, inmates_of, needs_root};
 
 /// Ends a test that this machine lacks something for.
 macro_rules! needs_docker {
@@ -246,5 +246,39 @@ async fn a_sandbox_for_containers_has_no_more_of_the_machine_than_others() {
         let rules = std::process::Command::new("iptables").arg("--list-rules").output().unwrap();
         assert!(!String::from_utf8_lossy(&rules.stdout).contains(mark));
     }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_reach_what_their_sandbox_may_and_nothing_else() {
+    needs_docker!();
+    let server = Server::new().await;
+    if let Some(reason) = server.engine.isolation().no_gateway.clone() {
+        crate::fixture::skip(&format!("no gateway here: {reason}"));
+        return server.end().await;
+    }
+    let (listed, other) = (Address::new(), Address::new());
+    let ports = [&listed, &other].map(|address| {
+        let listener = std::net::TcpListener::bind((address.0, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = std::io::Write::write_all(&mut stream.unwrap(), b"hello\n");
+            }
+        });
+        port
+    });
+    let mut spec = spec(&server);
+    spec.network = Network::Gateway(Access::Networks(vec![Cidr { address: listed.0, prefix: 32 }]));
+    let sandbox = server.start(spec).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    let get = |address: &Address, port: u16| {
+        // its `wget -T` crashes where it is linked statically
+        format!("timeout 60 docker run --rm tools busybox nc {} {port} 2>&1", address.0)
+    };
+    assert_eq!(sandbox.output(&get(&listed, ports[0])).await, "hello");
+    let (code, output) = sandbox.run(&get(&other, ports[1])).await;
+    assert!(code != 0 && output.contains("No route to host"), "{code}: {output}");
     server.end().await;
 }

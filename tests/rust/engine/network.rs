@@ -3,37 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inspect_daytona::local::spec::{Access, Cidr, Network};
 
-use crate::fixture::{Sandbox, Server, needs_root, skip};
-
-/// An address of this machine for as long as a test runs; sandboxes see it as any other on the network.
-struct Address(Ipv4Addr);
-
-impl Address {
-    fn new() -> Self {
-        // a range that nothing else of this machine uses, and so large that two runs hardly meet
-        let random = uuid::Uuid::new_v4().as_fields().0;
-        let address = Ipv4Addr::from(0xC612_8000 | (random & 0x7FFF));
-        ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
-        Self(address)
-    }
-}
-
-impl Drop for Address {
-    fn drop(&mut self) {
-        ip(&["address", "del", &format!("{}/32", self.0), "dev", "lo"]);
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let status = Command::new("ip").args(arguments).status().unwrap();
-    assert!(status.success(), "ip {arguments:?}");
-}
+use crate::fixture::{Address, Sandbox, Server, needs_root, skip};
 
 /// A server that answers each connection with what it has received, in upper case, once the peer has ended.
 fn shouting(address: Ipv4Addr) -> u16 {
