@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,7 +21,8 @@ from local_daytona import LocalDaytona, serve
 from tool_calls import evaluate, python_solver
 
 pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root, to give this machine addresses that sandboxes can reach"
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="needs root and ip (iproute2), to give this machine addresses that sandboxes can reach",
 )
 
 

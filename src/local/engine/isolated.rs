@@ -131,7 +131,7 @@ impl Isolated {
         let killer = Killer(Arc::new(self.connection.killer(number)));
         if let Some(access) = access {
             match self.gateway(beside, access) {
-                Ok(gateway) => self.connection.set_gateway(number, Some(gateway)),
+                Ok(gateway) => drop(self.connection.set_gateway(number, Some(gateway))),
                 Err(error) => {
                     (killer.0)();
                     return Err(error);
@@ -158,7 +158,9 @@ impl Isolated {
         let access = match network {
             Network::Gateway(access) if own_network => access,
             Network::Blocked if own_network => {
-                self.connection.set_gateway(sandbox, None);
+                if let Some(gateway) = self.connection.set_gateway(sandbox, None) {
+                    gateway.end().await;
+                }
                 return Ok(());
             }
             _ => {
@@ -176,7 +178,7 @@ impl Isolated {
         let (_, beside) = answer
             .unwrap_or_else(|_| Err(Failure::new("connect the sandbox", "the runner does not answer")))
             .map_err(|failure| system_error(&failure).with_operation("connect sandbox").with_sandbox(id))?;
-        self.connection.set_gateway(sandbox, Some(self.gateway(beside, access)?));
+        drop(self.connection.set_gateway(sandbox, Some(self.gateway(beside, access)?)));
         Ok(())
     }
 

@@ -210,6 +210,11 @@ pub(crate) fn runner_of(sandbox: &Sandbox) -> Pid {
 pub(crate) struct Address(pub(crate) Ipv4Addr);
 
 impl Address {
+    /// Whether this machine has the program that takes one.
+    pub(crate) fn can_be_made() -> bool {
+        Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_ok()
+    }
+
     /// Takes one; needs root.
     pub(crate) fn new() -> Self {
         // a range that nothing else of this machine uses, and so large that two runs hardly meet

@@ -26,6 +26,7 @@ fn missing() -> Option<String> {
     for (name, package) in [
         ("dockerd", "docker.io"),
         ("docker", "docker-cli"),
+        ("ip", "iproute2"),
         ("iptables", "iptables"),
         ("busybox", "busybox-static"),
     ] {

@@ -17,8 +17,16 @@ struct Peer {
 impl Peer {
     /// Takes the address with `ip`; needs root.
     fn new() -> Self {
+        Self::at(Self::random())
+    }
+
+    /// One of a range that nothing else of this machine uses, and so large that two runs hardly meet.
+    fn random() -> Ipv4Addr {
         let random = uuid::Uuid::new_v4().as_fields().0;
-        let address = Ipv4Addr::from(0xC612_8000 | (random & 0x7FFF));
+        Ipv4Addr::from(0xC612_8000 | (random & 0x7FFF))
+    }
+
+    fn at(address: Ipv4Addr) -> Self {
         ip("add", address);
         let listener = TcpListener::bind((address, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -55,6 +63,10 @@ fn ip(what: &str, address: Ipv4Addr) {
 async fn gateway(options: LocalOptions) -> Option<Fixture> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
+        return None;
+    }
+    if std::process::Command::new("ip").arg("-V").stdout(std::process::Stdio::null()).status().is_err() {
+        eprintln!("skipped: needs ip: apt-get install iproute2");
         return None;
     }
     let fixture = Fixture::with(options).await;
@@ -117,13 +129,12 @@ fn name_server(address: Ipv4Addr) -> std::net::SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_names_lets_one_name_through_and_not_the_other() {
-    if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: needs root");
-    }
-    let peer = Peer::new();
+    // the name server comes before the server, and the address that it tells after it
+    let address = Peer::random();
     let mut options = LocalOptions::default();
-    options.network.resolvers = vec![name_server(peer.address)];
+    options.network.resolvers = vec![name_server(address)];
     let Some(fixture) = gateway(options).await else { return };
+    let peer = Peer::at(address);
     let sandbox = fixture.sandbox_with(json!({"domain_allow_list": "*.good.test"})).await.unwrap();
     let refused = sandbox.exec(peer.ask(&peer.address.to_string())).await.unwrap();
     assert!(refused.returncode != 0 && refused.stderr.contains("No route to host"), "{refused:?}");
@@ -147,7 +158,8 @@ async fn sandboxes_of_a_run_use_the_same_port_at_once_and_not_the_machines() {
         assert_ne!(sandbox.exec(machine()).await.unwrap().returncode, 0);
     }
     for sandbox in [&first, &second] {
-        let ask = "curl -s --retry-connrefused --retry 20 --retry-delay 1 http://localhost:8000/id";
+        let ask = "for i in $(seq 200); do python3 -c \"import urllib.request as u; print(u.urlopen(\
+                   'http://localhost:8000/id', timeout=20).read().decode())\" 2>/dev/null && exit 0; sleep 0.1; done; exit 1";
         assert_eq!(output(sandbox, ask).await.trim(), sandbox.id());
     }
     fixture.finish().await;
