@@ -11,7 +11,7 @@ use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Servi
 use super::problem::Place;
 use super::reading::Reading;
 use super::values::Variables;
-use super::{Context, Source, XDaytona, compose, dotenv, extension, include, json, yaml};
+use super::{Context, Source, XDaytona, compose, dotenv, include, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
 
 /// In front of the names of variables that carry a sample's metadata.
@@ -127,8 +127,8 @@ impl Document {
                 let reading = Reading::new(&self.file, &self.directory, context, &lookup);
                 compose::plan(reading, root).map_err(|problem| problem.into_error(&self.file))
             }
-            Content::Settings(root) => extension::read(root)
-                .map(|settings| Plan::Single(Box::new(compose::alone(settings))))
+            Content::Settings(root) => compose::alone(root)
+                .map(|plan| Plan::Single(Box::new(plan)))
                 .map_err(|problem| problem.into_error(&self.file)),
             Content::File(file) => self.plan_file(file, Cow::Borrowed(&file.root), context),
         }

@@ -183,6 +183,11 @@ impl Cgroup {
 
     /// Removes the groups, and those that were made below them.
     pub(super) fn remove(&self) -> io::Result<()> {
+        // where the runner was killed, what is frozen still lives
+        self.directories
+            .iter()
+            .filter(|directory| directory.join(FREEZER).exists())
+            .for_each(|one| thaw(one));
         self.directories.iter().try_for_each(|directory| remove_tree(directory))
     }
 }
@@ -206,7 +211,7 @@ pub(super) fn thaw(directory: &Path) {
 
 /// Removes a group depth-first. Files in it cannot be removed and need not be.
 pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    const TRIES: u32 = 50;
+    const TRIES: u32 = 250;
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,

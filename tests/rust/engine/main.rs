@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod containers;
 mod fixture;
 mod isolation;
 mod levels;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use inspect_daytona::local::spec::{Access, Cidr, Network};
 
-use crate::fixture::{Address, Sandbox, Server, needs_root, skip};
+pub(crate) use crate::fixture::Address;
+use crate::fixture::{Sandbox, Server, needs_root};
 
 /// A server that answers each connection with what it has received, in upper case, once the peer has ended.
 fn shouting(address: Ipv4Addr) -> u16 {
@@ -37,7 +38,9 @@ fn say(host: &str, port: u16) -> String {
 }
 
 /// A name server that knows these names, and the names that it was asked for.
-async fn name_server(names: BTreeMap<&'static str, Ipv4Addr>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn name_server(
+    names: BTreeMap<&'static str, Ipv4Addr>,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -79,7 +82,7 @@ fn networks(addresses: &[&Address]) -> Network {
     Network::Gateway(Access::Networks(cidrs.collect()))
 }
 
-fn domains(names: &[&str]) -> Network {
+pub(crate) fn domains(names: &[&str]) -> Network {
     Network::Gateway(Access::Domains(names.iter().map(|&name| name.to_owned()).collect()))
 }
 
@@ -93,15 +96,16 @@ async fn start(server: &Server, network: Network) -> Sandbox {
 macro_rules! needs_gateway {
     ($server:expr) => {
         if let Some(reason) = $server.engine.isolation().no_gateway.clone() {
-            skip(&format!("no gateway here: {reason}"));
+            crate::fixture::skip(&format!("no gateway here: {reason}"));
             return $server.end().await;
         }
         if !Address::can_be_made() {
-            skip("needs ip: apt-get install iproute2");
+            crate::fixture::skip("needs ip: apt-get install iproute2");
             return $server.end().await;
         }
     };
 }
+pub(crate) use needs_gateway;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sandboxes_have_ports_and_interfaces_of_their_own() {

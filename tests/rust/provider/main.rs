@@ -9,6 +9,7 @@
 )]
 
 mod builds;
+mod compose;
 #[path = "../shared/docker.rs"]
 #[allow(
     dead_code,
