@@ -85,6 +85,8 @@ def name_server(names: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
+# settings of `x-daytona` follow
+COMPOSE = "services:\n  default: {}\nx-daytona:\n  snapshot: daytonaio/sandbox:0.5.0-slim\n"
 CONNECT = """
 import socket, sys
 try:
@@ -97,7 +99,7 @@ except OSError as ex:
 
 def reached(settings: str, *targets: tuple[str, int]) -> list[str]:
     """What a sandbox with these settings of `x-daytona` gets from each target, one after the other."""
-    Path("compose.yaml").write_text("services:\n  default: {}\nx-daytona:\n  snapshot: daytonaio/sandbox:0.5.0-slim\n" + settings)
+    Path("compose.yaml").write_text(COMPOSE + settings)
     found: list[str] = []
 
     async def action(state: TaskState) -> None:
@@ -153,9 +155,7 @@ def test_a_list_of_names_lets_one_name_through_and_not_the_other(
 @pytest.mark.usefixtures("empty_directory")
 def test_a_volume_keeps_what_one_sample_writes_for_the_next(daytona: LocalDaytona) -> None:
     volume = daytona.call("POST", "/volumes", {"name": "kept"})["id"]
-    Path("compose.yaml").write_text(
-        "services:\n  default: {}\nx-daytona:\n  snapshot: daytonaio/sandbox:0.5.0-slim\n  volumes: ['kept:/home/daytona/kept']\n"
-    )
+    Path("compose.yaml").write_text(COMPOSE + "  volumes: ['kept:/home/daytona/kept']\n")
     seen: list[str] = []
 
     async def action(state: TaskState) -> None:
