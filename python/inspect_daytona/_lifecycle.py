@@ -13,7 +13,7 @@ import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_action
 
-from ._bridge import complete
+from ._bridge import complete, from_any_thread
 from ._config import settings_json
 from ._session import _core, connect, current_batch
 from .errors import DaytonaError
@@ -39,7 +39,8 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
         with trace_action(logger, "Daytona check", provider.api_url):
             warnings = await complete(partial(provider.check, settings))
         with trace_action(logger, "Daytona prepare", provider.api_url):
-            await complete(partial(provider.prepare, settings, _show))
+            # Inspect's display is drawn by the event loop's thread
+            await complete(partial(provider.prepare, settings, from_any_thread(_show)))
     except DaytonaError as ex:
         raise PrerequisiteError(str(ex)) from ex
     for warning in warnings:

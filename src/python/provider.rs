@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::errors::to_exception;
 use super::gate;
 use super::local;
-use super::runtime::{Operation, runtime, start};
+use super::runtime::{Operation, runtime, start, unpanicked};
 use crate::api::sandbox::Sandbox as SandboxRecord;
 use crate::client::{Client, ClientOptions, Credentials, Environment};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,17 +92,18 @@ impl Provider {
 /// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
 /// thread of Python's can change the environment while it is read.
 fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
-    provider::Settings::from_json(json).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::from_json(json).map_err(|error| to_exception(py, &error)))
 }
 
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
-    provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error)))
 }
 
 /// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
 pub(super) fn explain(
     py: Python<'_>,
     settings: &str,
@@ -262,7 +263,7 @@ impl Run {
         provider::names::sandbox_name(task, sample)
     }
 
-    /// Creates a sandbox; ends with a `Sandbox`.
+    /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
     fn create(
         &self,
         py: Python<'_>,
@@ -273,10 +274,12 @@ impl Run {
         let (run, local) = (self.run.clone(), self.local);
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let service = settings.service_name().to_owned();
-            Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
+            let services = run.create_services(name, settings).await?;
+            Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
         };
-        start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
+        start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
+            Ok(sandboxes.into_pyobject(py)?.into_any().unbind())
+        })
     }
 
     /// Gives up a sandbox that may or may not exist. Never waits.

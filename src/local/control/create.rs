@@ -42,6 +42,12 @@ impl Control {
         let request = CreateSandbox::deserialize(&body).map_err(invalid)?;
         refuse_unsupported(&unsupported, &request)?;
         check(&request)?;
+        let blocks = request.network_block_all == Some(true);
+        self.check_network(
+            blocks,
+            request.network_allow_list.as_deref(),
+            request.domain_allow_list.as_deref(),
+        )?;
         let building = request.build_info.is_some();
         let id = self.insert(request)?;
         let view = self.with(&id, |record, _| Ok(record.view()))?;
@@ -115,6 +121,8 @@ impl Control {
             labels: request.labels,
             public: request.public.unwrap_or(false),
             network_block_all: request.network_block_all.unwrap_or(false),
+            network_allow_list: request.network_allow_list.filter(|list| !list.trim().is_empty()),
+            domain_allow_list: request.domain_allow_list.filter(|list| !list.trim().is_empty()),
             target: REGION.to_owned(),
             cpu: resources.cpu.into(),
             memory: resources.memory.into(),
@@ -189,7 +197,7 @@ fn check(request: &CreateSandbox) -> ApiResult<()> {
     validate::name(request.name.as_deref().unwrap_or_default())?;
     validate::user(request.user.as_deref().unwrap_or_default())?;
     validate::environment(&request.env)?;
-    validate::no_lists(request.network_allow_list.as_deref(), request.domain_allow_list.as_deref())
+    Ok(())
 }
 
 /// Minutes as a duration; negative is zero.

@@ -16,6 +16,8 @@ use crate::local::wire::Delegation;
 
 /// The kernel's default scheduling period.
 const PERIOD_MICROSECONDS: u64 = 100_000;
+/// Freezes the processes of a group of version 1.
+const FREEZER: &str = "freezer.state";
 
 /// The groups of one server.
 #[derive(Debug, Default)]
@@ -70,7 +72,9 @@ impl Cgroups {
         }
         written.map_err(|(path, error)| {
             let _ = group.remove();
-            let message = format!("cannot limit the sandbox's resources: {}: {error}", path.display());
+            let what =
+                if nesting { "make the sandbox's control groups" } else { "limit the sandbox's resources" };
+            let message = format!("cannot {what}: {}: {error}", path.display());
             Error::new(ErrorKind::System, message).with_sandbox(id).with_source(error)
         })?;
         Ok(group)
@@ -172,8 +176,18 @@ impl Cgroup {
         })
     }
 
+    /// The group below which the sandbox may freeze processes so that not even a kill ends them.
+    pub(super) fn freezer(&self) -> Option<PathBuf> {
+        self.delegated.iter().find(|directory| directory.join(FREEZER).exists()).cloned()
+    }
+
     /// Removes the groups, and those that were made below them.
     pub(super) fn remove(&self) -> io::Result<()> {
+        // where the runner was killed, what is frozen still lives
+        self.directories
+            .iter()
+            .filter(|directory| directory.join(FREEZER).exists())
+            .for_each(|one| thaw(one));
         self.directories.iter().try_for_each(|directory| remove_tree(directory))
     }
 }
@@ -184,13 +198,29 @@ fn kills(text: &str) -> u64 {
     number.unwrap_or(0)
 }
 
+/// Thaws a group of version 1 and those below it.
+pub(super) fn thaw(directory: &Path) {
+    // whatever vanishes meanwhile needs it no more
+    let _ = fs::write(directory.join(FREEZER), "THAWED");
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw(&entry.path());
+        }
+    }
+}
+
 /// Removes a group depth-first. Files in it cannot be removed and need not be.
 pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    const TRIES: u32 = 50;
+    const TRIES: u32 = 250;
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    let freezer = directory.join(FREEZER);
+    if freezer.exists() {
+        // the top of a hierarchy has none; what is frozen could not have died
+        let _ = fs::write(freezer, "THAWED");
+    }
     let device = fs::metadata(directory)?.dev();
     for entry in entries.flatten() {
         if entry.file_type()?.is_dir() && entry.metadata()?.dev() == device {

@@ -12,6 +12,8 @@ use crate::local::wire::Delegation;
 
 /// The group that a sandbox sees as the root of its hierarchy.
 const OWN: &str = "sandbox";
+/// Without it, no Docker Engine starts where groups are of version 1.
+const REQUIRED: &str = "devices";
 /// What a process needs of `cpuset` before it can be put into a group of version 1.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -23,9 +25,11 @@ pub(super) fn delegate(
 ) -> Result<(), (PathBuf, io::Error)> {
     // where both versions have controllers, container engines use the first
     let unified = hierarchies.iter().all(|hierarchy| hierarchy.unified);
+    // all of them: an engine finds none of its groups unless it sees each hierarchy that the kernel lists
     let used: Vec<&Hierarchy> = hierarchies.iter().filter(|one| one.unified == unified).collect();
-    if used.is_empty() {
-        let error = io::Error::new(io::ErrorKind::PermissionDenied, "no control group can be made here");
+    let has = |name: &str| used.iter().any(|one| one.names.split(',').any(|known| known == name));
+    if used.is_empty() || !(unified || has(REQUIRED)) {
+        let error = io::Error::new(io::ErrorKind::PermissionDenied, "this server can make no groups here");
         return Err((PathBuf::from("/sys/fs/cgroup"), error));
     }
     for hierarchy in &used {
@@ -62,7 +66,8 @@ fn inherit(group: &Path) -> Result<(), (PathBuf, io::Error)> {
         let path = group.join(file);
         let own = fs::read_to_string(&path).map_err(|error| (path.clone(), error))?;
         if own.trim().is_empty() {
-            let inherited = fs::read_to_string(above.join(file)).map_err(|error| (above.join(file), error))?;
+            let inherited =
+                fs::read_to_string(above.join(file)).map_err(|error| (above.join(file), error))?;
             fs::write(&path, inherited.trim()).map_err(|error| (path, error))?;
         }
     }

@@ -175,10 +175,12 @@ impl Layer<'_> {
                 let known = self.directory.join(&name).symlink_metadata();
                 let hidden = if known.is_ok_and(|known| !known.is_dir()) {
                     Ok(())
-                } else if name == Path::new("var/tmp") || name == Path::new("etc/docker") {
-                    // not secret by its mode, but other users' all the same; how the machine's own Docker is set up
-                    // would mislead one inside
+                } else if name == Path::new("var/tmp") {
+                    // not secret by its mode, but other users' all the same
                     self.opaque(&name)
+                } else if name == Path::new("etc/docker") && metadata.is_dir() {
+                    // how the machine's Docker Engine is set up is not how one inside is
+                    self.hide_directory(&name)
                 } else if metadata.is_dir() {
                     if readable && metadata.mode() & 0o001 != 0 {
                         directories.push(name);

@@ -116,16 +116,29 @@ fn enter_namespaces(entry: &Entry<'_>) -> Result<(), Failure> {
     let has_users = entry.workshop.identity.has_users();
     system::become_user(0, 0, has_users.then_some(&[])).step(|| "become the sandbox's root".into())?;
     mount_own(spec, has_users)?;
+    if spec.network != Network::Host {
+        let mounted = own_system_information();
+        // the machine's view is there already; where the machine hides parts of its own, the kernel allows no other one
+        if entry.workshop.level == Level::RootIdmap {
+            mounted.step(|| "mount a /sys of its own".into())?;
+        }
+    }
     pivot_root(".", ".").step(|| "pivot_root".into())?;
     umount2(".", MntFlags::MNT_DETACH).step(|| "leave the old root".into())?;
     chdir("/").step(|| "change to the new root".into())?;
     if let Some(storage) = &entry.storage {
         nesting::furnish(storage, entry.delegation)?;
     }
-    if spec.network == Network::Blocked {
-        system::loopback_up().step(|| "switch the loopback interface on".into())?;
+    if spec.network != Network::Host {
+        system::interface_up(c"lo").step(|| "switch the loopback interface on".into())?;
     }
     Ok(())
+}
+
+/// A view of the kernel that shows the network interfaces of the sandbox.
+fn own_system_information() -> nix::Result<()> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("sysfs"), "sys", Some("sysfs"), flags, None::<&str>)
 }
 
 /// What belongs to the sandbox's own namespaces. The current directory is its root.

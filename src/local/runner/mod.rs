@@ -18,6 +18,7 @@ mod confine;
 mod enter;
 mod identity;
 mod init;
+mod interface;
 mod mounts;
 mod nesting;
 mod sandbox;

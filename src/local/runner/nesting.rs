@@ -54,6 +54,9 @@ pub(super) fn furnish(storage: &OwnedFd, delegation: Option<&Delegation>) -> Res
     fresh_run().step(|| "make a fresh /run".into())?;
     fs::create_dir_all(STORAGE).step(|| format!("make {STORAGE}"))?;
     system::attach(storage.as_fd(), Path::new(STORAGE)).step(|| format!("attach {STORAGE}"))?;
+    // every container takes a key of the user who is the root of all sandboxes, and 200 is all that the kernel grants;
+    // container runtimes do without where there are none
+    system::without_keyrings().step(|| "hide the kernel's keyrings (seccomp)".into())?;
     match delegation {
         None => Ok(()),
         Some(Delegation::Split(hierarchies)) => mount_split(hierarchies),
@@ -83,16 +86,21 @@ fn mount_split(hierarchies: &[String]) -> Result<(), Failure> {
     mount(Some("tmpfs"), GROUPS, Some("tmpfs"), SAFE | MsFlags::MS_NOEXEC, Some("mode=0755"))
         .step(|| format!("mount a tmpfs on {GROUPS}"))?;
     for names in hierarchies {
-        let directory = Path::new(GROUPS).join(names);
+        let name = names.strip_prefix("name=");
+        let directory = Path::new(GROUPS).join(name.unwrap_or(names));
         let step = || format!("mount the control groups {names}");
         fs::create_dir(&directory).step(step)?;
         let flags = SAFE | MsFlags::MS_NOEXEC;
-        mount(Some("cgroup"), &directory, Some("cgroup"), flags, Some(names.as_str())).step(step)?;
+        // one that exists, as all of these do: another one is the machine's to make
+        let options = if name.is_some() { format!("none,{names}") } else { names.clone() };
+        mount(Some("cgroup"), &directory, Some("cgroup"), flags, Some(options.as_str())).step(step)?;
         for name in names.split(',').filter(|name| name != names) {
             symlink(names, Path::new(GROUPS).join(name)).step(step)?;
         }
     }
-    Ok(())
+    // what looks like a limit must not be a file that somebody has made
+    let flags = SAFE | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    mount(None::<&str>, GROUPS, None::<&str>, flags, None::<&str>).step(|| format!("make {GROUPS} read-only"))
 }
 
 /// A group with processes can have no groups with controllers below it, so that this one moves into a leaf first.

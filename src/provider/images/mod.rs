@@ -4,7 +4,7 @@
 //! or user of the account, and a changed one never mistaken. Nothing deletes these snapshots: the next eval wants
 //! them, and the platform retires the ones that nobody uses.
 
-mod archive;
+pub(super) mod archive;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
 use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ImageSource, RealFiles, Resources, SandboxPlan};
+use crate::config::{Build, ComposeProject, ImageSource, RealFiles, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::compose::{Project, Projects};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -37,6 +38,8 @@ struct Inner {
     prepared: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Prepared>>>>>,
     /// By snapshot name, since different configurations may have the same content.
     snapshots: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<CreateSnapshot>>>>>,
+    /// Projects of several services.
+    projects: Projects,
 }
 
 /// What sandboxes are created from.
@@ -101,6 +104,57 @@ impl Images {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
             upload(client, &build, recipe.entries, progress).await?;
             Prepared::Build(build)
+        };
+        *slot = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// The project of several services, read now unless it was before; with `fresh`, read again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the project's files.
+    pub(super) async fn project(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
+        self.0.projects.read(plan, fresh).await
+    }
+
+    /// The snapshot `name` of `image`, made unless it exists; where the account has no room for it or the key may not
+    /// make it, the image with each sandbox.
+    ///
+    /// # Errors
+    ///
+    /// What else keeps the platform from making the snapshot.
+    pub(super) async fn prepare_named(
+        &self,
+        client: &Client,
+        plan: &SandboxPlan,
+        name: &str,
+        image: &str,
+        progress: &Progress<'_>,
+    ) -> Result<Prepared> {
+        let slot = entry(&self.0.prepared, &format!("snapshot {name}"));
+        let mut slot = slot.lock().await;
+        if let Some(prepared) = &*slot {
+            return Ok(prepared.clone());
+        }
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let mut request = request(&of_image(image)?, &plan.service.resources, region)?;
+        name.clone_into(&mut request.name);
+        let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
+            Ok(()) => Prepared::Snapshot(request.name),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
+                ) =>
+            {
+                tracing::warn!(
+                    "the snapshot {name} cannot be made, so each sandbox starts from the image {image}, which takes \
+                     longer: {error}"
+                );
+                Prepared::Build(from(image))
+            }
+            Err(error) => return Err(error),
         };
         *slot = Some(prepared.clone());
         Ok(prepared)

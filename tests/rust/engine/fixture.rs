@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use inspect_daytona::local::engine::{Engine, EngineChoice, Exit, Running, StateDirectory, choose};
+use inspect_daytona::local::engine::{
+    Engine, EngineChoice, Exit, NetworkOptions, Running, StateDirectory, choose,
+};
 use inspect_daytona::local::spec::{Limits, Network, RootFs, SandboxSpec};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -55,7 +58,17 @@ impl Server {
         let parent = parent();
         let state = StateDirectory::open(Some(parent.path())).unwrap();
         let path = state.path().to_owned();
-        let engine = choose(choice, state).await.unwrap();
+        let engine = choose(choice, &NetworkOptions::default(), state).await.unwrap();
+        Self { engine, state: path, parent }
+    }
+
+    /// An engine of the machine's best level whose gateways ask this name server.
+    pub(crate) async fn with_resolver(resolver: SocketAddr) -> Self {
+        let parent = parent();
+        let state = StateDirectory::open(Some(parent.path())).unwrap();
+        let path = state.path().to_owned();
+        let network = NetworkOptions { resolvers: vec![resolver], ..NetworkOptions::default() };
+        let engine = choose(EngineChoice::Auto, &network, state).await.unwrap();
         Self { engine, state: path, parent }
     }
 

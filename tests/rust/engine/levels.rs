@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
+use inspect_daytona::local::engine::{EngineChoice, NetworkOptions, StateDirectory, choose};
 use inspect_daytona::local::spec::Network;
 
 use crate::fixture::{Helper, Sandbox, needs_root, parent, skip, spec_in};
@@ -19,7 +19,7 @@ async fn sandbox_of_an_ordinary_user(
     let parent = PathBuf::from(std::env::var_os("INSPECT_DAYTONA_TEST_PARENT").unwrap());
     let state = StateDirectory::open(Some(&parent.join("state"))).unwrap();
     let directory = state.sandbox("a");
-    let engine = choose(EngineChoice::Auto, state).await.unwrap();
+    let engine = choose(EngineChoice::Auto, &NetworkOptions::default(), state).await.unwrap();
     assert_eq!(engine.isolation().name, level);
     assert!(engine.isolation().lost.iter().any(|lost| lost.contains("read-only")));
     let mut spec = spec_in(&directory);

@@ -10,11 +10,13 @@
     reason = "tests"
 )]
 
+mod containers;
 mod fixture;
 mod isolation;
 mod levels;
 mod lifecycle;
 mod limits;
 mod nesting;
+mod network;
 mod process;
 mod roots;

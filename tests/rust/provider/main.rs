@@ -3,6 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod builds;
+mod compose;
+#[path = "../shared/docker.rs"]
+#[allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "shared with the tests of the control plane; a skipped test says why"
+)]
+mod docker_base;
 mod files;
 mod fixture;
 mod images;

@@ -6,8 +6,7 @@ use super::{Image, short};
 use crate::local::spec::RootFs;
 
 /// Where sandboxes look for programs.
-const PROGRAMS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const NEEDED: [&str; 5] = ["dockerd", "containerd", "runc", "docker", "iptables"];
 /// Where `docker` looks for its plugins, but in the homes of users, which sandboxes do not see.
 const PLUGINS: [&str; 4] = [
@@ -51,9 +50,13 @@ pub(super) fn of_host() -> Image {
 ///
 /// A sentence that names everything that is missing.
 pub(super) fn check_host() -> Result<(), String> {
-    let programs = NEEDED.into_iter().filter(|name| !PROGRAMS.iter().any(|directory| has(directory, name)));
-    let mut missing: Vec<&str> = programs.collect();
-    if !PLUGINS.iter().any(|directory| has(directory, "docker-compose")) {
+    check(&PROGRAMS, &PLUGINS)
+}
+
+fn check(programs: &[&str], plugins: &[&str]) -> Result<(), String> {
+    let found = |name: &str| programs.iter().any(|directory| has(directory, name));
+    let mut missing: Vec<&str> = NEEDED.into_iter().filter(|name| !found(name)).collect();
+    if !plugins.iter().any(|directory| has(directory, "docker-compose")) {
         missing.push("docker compose (version 2, where all users find it)");
     }
     if missing.is_empty() {
@@ -80,7 +83,8 @@ mod tests {
         for name in ["docker:28.3.3-dind", "docker:dind", "docker.io/library/docker:28-dind-alpine3.22"] {
             assert!(is_engine(name), "{name}");
         }
-        for name in ["docker:28.3.3", "docker:28-dind-rootless", "docker", "other/docker:dind", "docker:cli"] {
+        for name in ["docker:28.3.3", "docker:28-dind-rootless", "docker", "other/docker:dind", "docker:cli"]
+        {
             assert!(!is_engine(name), "{name}");
         }
     }
@@ -94,6 +98,14 @@ mod tests {
         std::fs::write(directory.path().join("usr/local/bin/dockerd"), "").unwrap();
         assert!(is_for_containers(&root));
         assert!(Image::plain(root).nesting && !Image::plain(RootFs::Host).nesting);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_with_how_to_get_it() {
+        let error = check(&["/usr/absent"], &["/usr/absent"]).unwrap_err();
+        for name in NEEDED.into_iter().chain(["docker compose", "apt-get install docker.io"]) {
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -106,7 +106,9 @@ fn own_engine(control: &Control, name: &str, reason: &str, flight: &Flight) -> R
         ));
     }
     nesting::check_host().map_err(|missing| format!("{reason}; and {missing}"))?;
-    let said = format!("sandboxes of {name} are made of this machine's own directories and its Docker Engine's programs");
+    let said = format!(
+        "sandboxes of {name} are made of this machine's own directories and its Docker Engine's programs"
+    );
     flight.say(&format!("{said}, since {reason}"));
     // once: what is prepared is kept
     tracing::warn!("{said}, since the image cannot be had");
