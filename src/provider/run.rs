@@ -159,8 +159,7 @@ impl Run {
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Services, Failure> {
-        let cancelled =
-            || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
+        let cancelled = || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
         let given_up =
             || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
         let told = |line: &str| tracing::info!("{line}");

@@ -12,11 +12,13 @@ use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{
+    ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::documents::Documents;
 use super::compose;
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
 

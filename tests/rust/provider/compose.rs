@@ -10,10 +10,8 @@ use serde_json::json;
 use crate::fixture::{Fixture, name, shell};
 
 /// What the machine must have, and where it is from.
-const NEEDED: [(&str, &str); 2] = [
-    ("/usr/sbin/dockerd", "apt-get install docker.io"),
-    ("/bin/busybox", "apt-get install busybox-static"),
-];
+const NEEDED: [(&str, &str); 2] =
+    [("/usr/sbin/dockerd", "apt-get install docker.io"), ("/bin/busybox", "apt-get install busybox-static")];
 const PLUGINS: [&str; 2] =
     ["/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose"];
 
@@ -56,7 +54,8 @@ impl Project {
     }
 
     fn settings(&self) -> Settings {
-        let source = json!({"source": {"path": self.0.path().join("compose.yaml")}, "directory": self.0.path()});
+        let source =
+            json!({"source": {"path": self.0.path().join("compose.yaml")}, "directory": self.0.path()});
         Settings::from_json(&source.to_string()).unwrap()
     }
 
@@ -95,7 +94,10 @@ async fn each_service_is_an_environment_and_the_default_one_comes_first() {
     assert_eq!(names, ["default", "web"], "a service that has ended is none");
     let (default, web) = (&services[0].1, &services[1].1);
     assert_eq!(output(default, "wget -q -O - http://web/page; echo $GREETING").await, "hello\na$b");
-    assert_eq!(output(web, "cat /data/page; hostname >/tmp/own; test -s /tmp/own && echo own").await, "hello\nown");
+    assert_eq!(
+        output(web, "cat /data/page; hostname >/tmp/own; test -s /tmp/own && echo own").await,
+        "hello\nown"
+    );
     default.write_file("/tmp/file", "text".into()).await.unwrap();
     assert_eq!(&default.read_file("/tmp/file", 100).await.unwrap()[..], b"text");
     let error = web.read_file("/tmp/file", 100).await.unwrap_err();
