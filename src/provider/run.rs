@@ -137,6 +137,8 @@ impl Run {
             let mut made = Box::pin(run.make(&name, &settings)).await;
             if let Err(Failure::Unfit(error)) = &made
                 && !sender.is_closed()
+                // one that could not be deleted stays on the account under this name
+                && run.0.registry.get(&name).is_none()
             {
                 tracing::warn!("{error}. Another sandbox is tried");
                 run.0.registry.record(&name);

@@ -4,6 +4,7 @@
 //! Networks, dependencies, volumes and healthchecks are Compose's own matter. This module brings the project's files
 //! into the sandbox, and finds out what became of the services.
 
+mod archive;
 mod binds;
 mod containers;
 mod engine;
@@ -62,14 +63,14 @@ pub(super) async fn start(
         up::send(machine, project, &mounts).await
     };
     let (engine, files) = tokio::join!(engine::start(machine), sending);
-    engine?;
+    let unfenced = engine?;
     files?;
     if project.builds() {
         up::build(machine).await?;
     }
     let containers = up::up(machine, plan).await?;
     let mut running = Vec::new();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<_> = unfenced.into_iter().chain(project.warnings()).collect();
     let order =
         [plan.default.as_str()].into_iter().chain(names.iter().copied().filter(|name| *name != plan.default));
     for name in order {

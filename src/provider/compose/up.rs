@@ -48,7 +48,7 @@ pub(super) async fn send(
     mounts: &BTreeMap<String, ContainerMounts>,
 ) -> Result<()> {
     machine.upload_all(&project.files(mounts)?).await?;
-    let script = format!("cd {DIRECTORY} && tar -xf files.tar && rm files.tar");
+    let script = format!("cd {DIRECTORY} && umask 0 && tar -xf files.tar && rm files.tar");
     let outcome = machine.exec_bytes(shell(&script, &[], STEP)).await?;
     if succeeded(&outcome) {
         return Ok(());
