@@ -11,7 +11,8 @@
 
 pub mod cleanup;
 mod compose;
-pub mod containers;
+pub mod connection;
+mod containers;
 mod documents;
 pub mod exec;
 mod explain;

@@ -347,9 +347,23 @@ impl Sandbox {
         self.inner.id()
     }
 
-    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
+    /// Whether it is a container in a sandbox.
+    #[getter]
+    fn is_container(&self) -> bool {
+        self.inner.container_id().is_some()
+    }
+
+    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside. For a container
+    /// it would lead into the sandbox around it, see `shell_command`.
     fn connection_command(&self) -> Option<String> {
         (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
+    }
+
+    /// Ends with a shell command that opens a shell in the container.
+    fn shell_command(&self, user: Option<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let sandbox = self.inner.clone();
+        let future = async move { sandbox.shell_command(user.as_deref()).await };
+        start(on_done, future, |py, command: String| Ok(command.into_pyobject(py)?.into_any().unbind()))
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.

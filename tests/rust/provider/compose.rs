@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod failures;
+mod isolation;
 mod project;
 
 use inspect_daytona::ErrorKind;
