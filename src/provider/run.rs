@@ -247,7 +247,8 @@ impl Run {
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
-        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await
+        let shim = self.0.images.shim(image).await;
+        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory, shim).await
     }
 
     /// The service that is the sandbox itself.

@@ -172,13 +172,12 @@ impl Connection {
         Some((inmate.exit.subscribe(), inmate.doomed))
     }
 
-    /// Gives a sandbox its gateway, or takes it away. One that has ended needs none.
-    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) {
-        let former = lock(&self.shared)
-            .sandboxes
-            .get_mut(&number)
-            .map(|inmate| std::mem::replace(&mut inmate.gateway, gateway));
-        drop(former);
+    /// Gives a sandbox its gateway, or takes it away. Returns the former one, and one that came too late.
+    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) -> Option<Gateway> {
+        match lock(&self.shared).sandboxes.get_mut(&number) {
+            Some(inmate) => std::mem::replace(&mut inmate.gateway, gateway),
+            None => gateway,
+        }
     }
 
     /// The number of the start of the sandbox with this id, and whether its network can change; `None` unless it runs.

@@ -130,6 +130,7 @@ async fn prove(engine: &Isolated, directory: &Path, network: Network, sudo: bool
         root: RootFs::Host,
         network,
         nesting: false,
+        mounts: Vec::new(),
         limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
         directory: directory.to_owned(),
     };

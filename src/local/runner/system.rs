@@ -117,6 +117,12 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     mount_setattr(mount, AT_RECURSIVE, &attributes)
 }
 
+/// Makes a detached mount one without set-user-id and devices.
+pub(super) fn forbid_privileges(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    mount_setattr(mount, 0, &MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 })
+}
+
 /// Attaches a detached mount at `path`.
 pub(super) fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
