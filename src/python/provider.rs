@@ -349,7 +349,10 @@ impl Sandbox {
 
     /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
     fn connection_command(&self) -> Option<String> {
-        (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
+        let ssh = format!("daytona ssh {}", self.inner.id());
+        // ssh leads to the machine around a container, and takes no command
+        let then = self.inner.container_id().map(|id| format!("  # then: docker exec -it {id:.12} sh"));
+        (!self.local).then(|| ssh + &then.unwrap_or_default())
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.
