@@ -11,8 +11,8 @@
 
 pub mod cleanup;
 mod compose;
-mod documents;
 pub mod containers;
+mod documents;
 pub mod exec;
 mod explain;
 mod files;

@@ -159,8 +159,7 @@ impl Run {
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Services, Failure> {
-        let cancelled =
-            || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
+        let cancelled = || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
         let given_up =
             || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
         let told = |line: &str| tracing::info!("{line}");
@@ -248,7 +247,8 @@ impl Run {
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
-        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await
+        let shim = self.0.images.shim(image).await;
+        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory, shim).await
     }
 
     /// The service that is the sandbox itself.

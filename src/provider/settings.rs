@@ -12,11 +12,13 @@ use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{
+    ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::documents::Documents;
 use super::compose;
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
 
@@ -265,6 +267,15 @@ impl Settings {
 }
 
 impl Settings {
+    /// Checks that nothing has to be built for samples, as Inspect's `--sandbox-prebuilt` asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to; what is wrong with the build's files.
+    pub async fn expect_prebuilt(&self, client: &Client, images: &Images) -> Result<()> {
+        images.expect_prebuilt(client, &self.plan).await
+    }
+
     /// Makes what samples start from, once for all of them: uploads and builds. Reads the build's files again if it was
     /// done before. `progress` is told what happens, in lines for a user.
     ///
@@ -376,11 +387,7 @@ fn machine(project: &ComposeProject) -> SandboxPlan {
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
 fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    let sized_default =
-        service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
-    let asks =
-        [(sized_default, "resources without an image of its own"), (!service.ulimits.is_empty(), "ulimits")];
-    asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
+    (!service.ulimits.is_empty()).then_some("ulimits")
 }
 
 fn unsupported(what: &str) -> Error {

@@ -153,6 +153,14 @@ impl Provider {
         })
     }
 
+    /// Checks that nothing has to be built for samples of `settings` (JSON).
+    fn expect_prebuilt(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.expect_prebuilt(&client, &images).await };
+        start(on_done, future, |py, ()| Ok(py.None()))
+    }
+
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
     /// called with what happens, from a thread of this module.
     fn prepare(

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::sync::{oneshot, watch};
@@ -83,22 +82,13 @@ fn doom(shared: &Mutex<Shared>, number: u64) {
 
 /// Has a sandbox killed, and what is frozen in it thawed, since it could not die.
 fn kill(shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>, number: u64) {
-    const BETWEEN: Duration = Duration::from_millis(20);
-    const TRIES: usize = 500;
     // a closed channel means a dead runner, which has taken its sandboxes along
     let _ = requests.send((Request::Kill { number }, Vec::new()));
     let freezer = lock(shared).sandboxes.get(&number).and_then(|inmate| inmate.cgroup.freezer());
     let Some(freezer) = freezer else { return };
     let shared = Arc::clone(shared);
-    let thaw = move || {
-        for _ in 0..TRIES {
-            thread::sleep(BETWEEN);
-            if !lock(&shared).sandboxes.contains_key(&number) {
-                return;
-            }
-            cgroup::thaw(&freezer);
-        }
-    };
+    let lives = move || lock(&shared).sandboxes.contains_key(&number);
+    let thaw = move || cgroup::thaw_while(lives, &freezer);
     if let Err(error) = thread::Builder::new().name("thaw".into()).spawn(thaw) {
         tracing::warn!("cannot thaw what may be frozen in a sandbox: {error}");
     }

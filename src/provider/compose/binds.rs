@@ -34,8 +34,7 @@ fn add(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let refused = |what: String| Error::new(ErrorKind::InvalidConfig, what);
-    let unreadable =
-        |error: std::io::Error| refused(format!("{} cannot be read: {error}", source.display()));
+    let unreadable = |error: std::io::Error| refused(format!("{} cannot be read: {error}", source.display()));
     if depth > DEEPEST || entries.len() > MOST {
         return Err(refused(format!("{} holds too many files for a bind mount", source.display())));
     }

@@ -89,7 +89,9 @@ impl Project {
             let context = BuildContext::read(build, &RealFiles)?;
             if !context.skipped_links.is_empty() {
                 let links = context.skipped_links.join(", ");
-                project.notes.push(format!("links to directories are left out of the build context: {links}"));
+                project
+                    .notes
+                    .push(format!("links to directories are left out of the build context: {links}"));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
             let next = contexts.len();
@@ -255,8 +257,7 @@ mod tests {
         let file = directory.join("compose.yaml");
         std::fs::write(&file, compose).unwrap();
         let metadata = BTreeMap::new();
-        let context =
-            Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
+        let context = Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
         let document = Document::read(&Source::from_path(file).unwrap(), &context)?;
         let Plan::Multi(plan) = document.plan(&context)? else { panic!("several services") };
         Project::read(&plan)

@@ -91,7 +91,12 @@ impl Fixture {
     }
 
     pub(crate) async fn kill(&self, sandbox: &Sandbox) {
-        self.admin(reqwest::Method::POST, &format!("sandboxes/{}/kill", sandbox.id()), None).await;
+        self.kill_id(sandbox.id()).await;
+    }
+
+    /// Kills the sandbox with this id.
+    pub(crate) async fn kill_id(&self, id: &str) {
+        self.admin(reqwest::Method::POST, &format!("sandboxes/{id}/kill"), None).await;
     }
 
     pub(crate) async fn forget_requests(&self) {
