@@ -25,7 +25,23 @@ from tool_calls import evaluate, python_solver
 
 SNAPSHOTS = "/snapshots"
 BUSYBOX = Path("/bin/busybox")
-PROGRAMS = "sh cat chmod echo grep id ls mkdir pwd sleep stat test touch true wc".split()
+PROGRAMS = [
+    "sh",
+    "cat",
+    "chmod",
+    "echo",
+    "grep",
+    "id",
+    "ls",
+    "mkdir",
+    "mount",
+    "pwd",
+    "sleep",
+    "stat",
+    "test",
+    "true",
+    "wc",
+]
 
 
 def docker(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -54,6 +70,10 @@ def base() -> Iterator[str]:
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
             archive.addfile(folder)
+        accounts = tarfile.TarInfo("etc/passwd")
+        passwd = b"root:x:0:0::/:/bin/sh\n"
+        accounts.size = len(passwd)
+        archive.addfile(accounts, io.BytesIO(passwd))
     name = f"inspect-daytona-test/evals:{uuid.uuid4().hex}"
     imported = docker("import", "-", name, input=content.getvalue())
     assert imported.returncode == 0, imported.stderr
