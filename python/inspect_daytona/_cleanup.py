@@ -43,7 +43,12 @@ async def cli_cleanup(id: str | None) -> None:
     console.print(_table(rows))
     if id is None and sys.stdin.isatty() and sys.stdout.isatty():
         question = f"Delete {len(rows)} sandboxes? Evals that still run, also those of others, lose theirs"
-        if not Confirm.ask(question, console=console, default=False):
+        try:
+            confirmed = Confirm.ask(question, console=console, default=False)
+        except EOFError:
+            # Ctrl-D is no yes
+            confirmed = False
+        if not confirmed:
             console.print("Nothing was deleted.")
             return
     with console.status(f"Deleting {len(rows)} sandboxes (please do not interrupt)"):

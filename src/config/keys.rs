@@ -209,7 +209,12 @@ pub const SERVICE: &[Key] = &[
     key("sysctls", Refused, Honoured, "the kernel belongs to the platform"),
     key("tmpfs", Honoured, Honoured, "mounted when the sandbox starts"),
     key("tty", Satisfied, Honoured, "commands of an eval have no terminal"),
-    key("ulimits", Honoured, Honoured, "set for every command"),
+    key(
+        "ulimits",
+        Refused,
+        Honoured,
+        "a command can lower its own limits with `ulimit`; how high they may be is the platform's to say",
+    ),
     key("umask", Refused, Honoured, "set it in the command"),
     key("use_api_socket", Refused, Refused, "a sandbox has no access to a Docker daemon of this machine"),
     key("user", Honoured, Honoured, "`x-daytona.os_user` wins in a single service"),

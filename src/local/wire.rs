@@ -93,7 +93,7 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delegation {
-    /// Version 1: the controllers of each hierarchy, as in `cpu,cpuacct`.
+    /// Version 1: the controllers of each hierarchy, as in `cpu,cpuacct`, or `name=systemd` where it has none.
     Split(Vec<String>),
     /// Version 2.
     Unified,

@@ -2,6 +2,7 @@
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
 //! - [`sandbox`]: a running sandbox; [`exec`] and `files` are its operations
+//! - [`containers`]: containers inside a sandbox, as sandboxes of their own
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
@@ -9,6 +10,8 @@
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+mod compose;
+pub mod containers;
 mod documents;
 pub mod exec;
 mod explain;
@@ -23,10 +26,11 @@ pub mod sandbox;
 pub mod settings;
 mod startup;
 
+pub use containers::{ContainerMounts, Mount};
 pub use exec::{Command, Outcome};
 pub use explain::explain;
 pub use images::{Images, Progress};
 pub use registry::Counts;
-pub use run::{Left, Run};
+pub use run::{Left, Run, Services};
 pub use sandbox::Sandbox;
 pub use settings::Settings;

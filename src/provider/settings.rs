@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,10 +13,11 @@ use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
 use crate::config::{
-    Context, Document, ImageSource, Network, Plan, RealFiles, Resources, SandboxPlan, Service, Source,
+    ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
 };
 use crate::error::{Error, ErrorKind, Result};
 
+use super::compose;
 use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
@@ -52,7 +54,10 @@ enum Origin {
 /// A configuration that this version can carry out.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The sandbox: the service itself, or the machine around several services.
     plan: SandboxPlan,
+    /// The services in it, where there are several.
+    project: Option<Arc<ComposeProject>>,
 }
 
 impl Settings {
@@ -83,31 +88,22 @@ impl Settings {
     ///
     /// [`ErrorKind::Unsupported`] if it asks for what this version cannot do.
     pub fn from_plan(plan: Plan) -> Result<Self> {
-        let plan = match plan {
-            Plan::Single(plan) => *plan,
-            Plan::Multi(_) => return Err(unsupported("more than one service")),
+        let (plan, project) = match plan {
+            Plan::Single(plan) => (*plan, None),
+            Plan::Multi(project) => (machine(&project), Some(Arc::from(project))),
         };
         if let Some(what) = beyond_this_version(&plan.service) {
             return Err(unsupported(what));
         }
-        if plan.service.image == ImageSource::Default && plan.service.resources != Resources::default() {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "the platform's default snapshot has a size of its own: `resources` need an image",
-            )
-            .with_hint(
-                "Name an `image` or `build` in a compose file, or a `snapshot` that has the size. Nothing was created",
-            ));
-        }
         if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
             return Err(unsupported(&format!("the class {class}")));
         }
-        Ok(Self { plan })
+        Ok(Self { plan, project })
     }
 
-    /// The service's name in a compose file; `default` where there is none.
-    pub fn service_name(&self) -> &str {
-        &self.plan.service.name
+    /// The services that run in the sandbox, where there are several.
+    pub(super) fn project(&self) -> Option<&Arc<ComposeProject>> {
+        self.project.as_ref()
     }
 
     /// What was ignored and why.
@@ -132,10 +128,6 @@ impl Settings {
 
     pub(super) fn service(&self) -> &Service {
         &self.plan.service
-    }
-
-    pub(super) fn plan(&self) -> &SandboxPlan {
-        &self.plan
     }
 
     /// The user's labels.
@@ -291,7 +283,26 @@ impl Settings {
     ///
     /// What is wrong with the build's files; [`ErrorKind::BuildFailed`] with the end of the build's log.
     pub async fn prepare(&self, client: &Client, images: &Images, progress: &Progress<'_>) -> Result<()> {
-        images.prepare(client, &self.plan, true, progress).await.map(drop)
+        if let Some(project) = &self.project {
+            images.project(project, true).await?;
+        }
+        self.image(client, images, true, progress).await.map(drop)
+    }
+
+    /// What sandboxes are created from; prepared now unless it was before. With `fresh`, files are read again.
+    pub(super) async fn image(
+        &self,
+        client: &Client,
+        images: &Images,
+        fresh: bool,
+        progress: &Progress<'_>,
+    ) -> Result<Prepared> {
+        match &self.project {
+            Some(project) if !project.snapshot_is_given => {
+                images.prepare_named(client, &self.plan, &project.snapshot, compose::IMAGE, progress).await
+            }
+            _ => images.prepare(client, &self.plan, fresh, progress).await,
+        }
     }
 }
 
@@ -345,6 +356,33 @@ pub(super) fn read_request<T>(
 
 fn own_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The sandbox around several services, as a plan of its own.
+fn machine(project: &ComposeProject) -> SandboxPlan {
+    let image = if project.snapshot_is_given {
+        ImageSource::Snapshot(project.snapshot.clone())
+    } else {
+        ImageSource::Image(compose::IMAGE.to_owned())
+    };
+    let settings = project.settings.clone();
+    let network = match (settings.network_allow_list.as_slice(), settings.domain_allow_list.as_slice()) {
+        ([], []) => Network::Default,
+        ([], names) => Network::AllowDomains(names.to_vec()),
+        (networks, _) => Network::AllowCidrs(networks.to_vec()),
+    };
+    SandboxPlan {
+        service: Service {
+            name: project.default.clone(),
+            image,
+            environment: project.environment.clone(),
+            network,
+            resources: project.resources.clone(),
+            ..Service::default()
+        },
+        settings,
+        warnings: project.warnings.clone(),
+    }
 }
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.

@@ -103,6 +103,7 @@ pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTree
 
 /// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
 #[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
 pub(super) fn explain(
     py: Python<'_>,
     settings: &str,
@@ -270,7 +271,7 @@ impl Run {
         provider::names::sandbox_name(task, sample)
     }
 
-    /// Creates a sandbox; ends with a `Sandbox`.
+    /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
     fn create(
         &self,
         py: Python<'_>,
@@ -281,10 +282,12 @@ impl Run {
         let (run, local) = (self.run.clone(), self.local);
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let service = settings.service_name().to_owned();
-            Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
+            let services = run.create_services(name, settings).await?;
+            Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
         };
-        start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
+        start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
+            Ok(sandboxes.into_pyobject(py)?.into_any().unbind())
+        })
     }
 
     /// Gives up a sandbox that may or may not exist. Never waits.

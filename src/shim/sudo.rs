@@ -48,7 +48,7 @@ pub(super) fn run(call: &Call, shim: &Path) -> Reply {
     match call.action {
         // it may well run: whoever asked will ask again, and then only what root's shim says counts
         Action::Start(_) => Reply::Pending,
-        Action::Attach | Action::Kill => Reply::Lost(last),
+        Action::Attach | Action::Kill | Action::Read(_) => Reply::Lost(last),
     }
 }
 

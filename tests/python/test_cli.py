@@ -112,7 +112,11 @@ def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
     assert daytona.names() == []
 
 
-@pytest.mark.parametrize(("answer", "left"), [("n", ["inspect-a"]), ("y", [])])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [("n", ["inspect-a"]), ("\x04", ["inspect-a"]), ("y", [])],
+    ids=["no", "Ctrl-D", "yes"],
+)
 def test_cleanup_of_everything_asks_on_a_terminal(
     daytona: LocalDaytona, answer: str, left: list[str]
 ) -> None:

@@ -14,7 +14,7 @@ use super::state::{Control, closed, token};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::{Exit, Running};
-use crate::local::spec::{Limits, Network, RootFs, SandboxSpec};
+use crate::local::spec::{Limits, RootFs, SandboxSpec};
 
 /// How long create, start and recover hold the answer back for the sandbox to start.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -322,7 +322,7 @@ impl Control {
             Source::Ready(image) => Some(image),
             _ => None,
         };
-        let nesting = image.is_some_and(|image| image.nesting);
+        let nesting = record.has_nesting();
         let mut env = image.map(|image| image.env.clone()).unwrap_or_default();
         env.extend(sandbox.env.clone());
         let built = sandbox.build_info.as_ref().and_then(|build| build.snapshot_ref.as_ref());
@@ -346,8 +346,9 @@ impl Control {
             work_dir: image.and_then(|image| image.work_dir.clone()),
             entrypoint: image.map(Image::started).unwrap_or_default(),
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
-            network: if nesting { own_network(self.network(sandbox)) } else { self.network(sandbox) },
+            network: self.network(sandbox, nesting),
             nesting,
+            mounts: self.mounts(&sandbox.volumes),
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),
                 memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),
@@ -356,11 +357,6 @@ impl Control {
             directory: self.directory.join(&sandbox.id),
         }
     }
-}
-
-/// A container engine changes firewall and interfaces of its network, which must not be the machine's.
-fn own_network(asked: Network) -> Network {
-    if asked == Network::Host { Network::Blocked } else { asked }
 }
 
 /// Kills what runs and waits for its end.

@@ -34,7 +34,9 @@ impl Control {
     }
 
     /// The network that the settings of a sandbox ask for.
-    pub(super) fn network(&self, sandbox: &Sandbox) -> Network {
+    ///
+    /// One in which containers run never has the machine's: their engine changes interfaces and firewall.
+    pub(super) fn network(&self, sandbox: &Sandbox, nesting: bool) -> Network {
         if sandbox.network_block_all {
             return Network::Blocked;
         }
@@ -45,31 +47,37 @@ impl Control {
             // lists are checked before they are stored
             Err(_) => Network::Blocked,
             Ok(None) => {
-                let machine = self.options.network.choice == NetworkChoice::Machine
-                    || self.engine.isolation().no_gateway.is_some();
-                if machine { Network::Host } else { Network::Gateway(Access::Everything) }
+                let machine = self.options.network.choice == NetworkChoice::Machine;
+                match (self.engine.isolation().no_gateway.is_some(), nesting) {
+                    (true, true) => Network::Blocked,
+                    (true, false) => Network::Host,
+                    (false, false) if machine => Network::Host,
+                    (false, _) => Network::Gateway(Access::Everything),
+                }
             }
         }
     }
 
     /// Changes the network of a sandbox, also of one that runs.
     pub(super) async fn change_network(&self, key: &str, settings: NetworkSettings) -> ApiResult<Sandbox> {
-        let (id, before, after, runs) = self.with(key, |record, now| {
+        let _turn = self.network_changes.lock().await;
+        let (id, before, network, differs) = self.with(key, |record, now| {
             let mut after = record.sandbox.clone();
             apply(&mut after, settings)?;
             let (networks, domains) =
                 (after.network_allow_list.as_deref(), after.domain_allow_list.as_deref());
             self.check_network(after.network_block_all, networks, domains)?;
-            let (before, runs) = (self.network(&record.sandbox), record.state == SandboxState::Started);
-            if record.is_pending() && before != self.network(&after) {
+            let nesting = record.has_nesting();
+            let (former, latter) = (self.network(&record.sandbox, nesting), self.network(&after, nesting));
+            let runs = record.state == SandboxState::Started;
+            if record.is_pending() && former != latter {
                 return Err(ApiError::busy());
             }
-            let former = std::mem::replace(&mut record.sandbox, after.clone());
+            let before = std::mem::replace(&mut record.sandbox, after);
             record.updated_at = now;
-            Ok((record.sandbox.id.clone(), former, after, runs))
+            Ok((record.sandbox.id.clone(), before, latter.clone(), runs && former != latter))
         })?;
-        let network = self.network(&after);
-        if runs && network != self.network(&before) {
+        if differs {
             // stored first, so that a start meanwhile has the new one
             let changed = self.engine.change_network(id.clone(), network).await;
             if let Err(error) = changed {

@@ -88,6 +88,11 @@ impl Record {
         self.enter(SandboxState::BuildFailed, now);
     }
 
+    /// Whether containers are to run in it.
+    pub(super) fn has_nesting(&self) -> bool {
+        matches!(&self.source, Source::Ready(image) if image.nesting)
+    }
+
     /// Whether a transition is under way.
     pub(super) fn is_pending(&self) -> bool {
         let reached = matches!(

@@ -183,6 +183,11 @@ impl Cgroup {
 
     /// Removes the groups, and those that were made below them.
     pub(super) fn remove(&self) -> io::Result<()> {
+        // where the runner was killed, what is frozen still lives
+        self.directories
+            .iter()
+            .filter(|directory| directory.join(FREEZER).exists())
+            .for_each(|one| thaw(one));
         self.directories.iter().try_for_each(|directory| remove_tree(directory))
     }
 }
@@ -193,8 +198,20 @@ fn kills(text: &str) -> u64 {
     number.unwrap_or(0)
 }
 
-/// Thaws a group of version 1 and those below it.
-pub(super) fn thaw(directory: &Path) {
+/// Thaws a group of version 1, and those below it, again and again while what is in it `lives`, for some seconds.
+pub(super) fn thaw_while(lives: impl Fn() -> bool, directory: &Path) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    const TRIES: usize = 500;
+    for _ in 0..TRIES {
+        std::thread::sleep(BETWEEN);
+        if !lives() {
+            return;
+        }
+        thaw(directory);
+    }
+}
+
+fn thaw(directory: &Path) {
     // whatever vanishes meanwhile needs it no more
     let _ = fs::write(directory.join(FREEZER), "THAWED");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -206,7 +223,7 @@ pub(super) fn thaw(directory: &Path) {
 
 /// Removes a group depth-first. Files in it cannot be removed and need not be.
 pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    const TRIES: u32 = 50;
+    const TRIES: u32 = 250;
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,

@@ -12,9 +12,6 @@ use crate::local::wire::Delegation;
 
 /// The group that a sandbox sees as the root of its hierarchy.
 const OWN: &str = "sandbox";
-/// The controllers of version 1 that containers use; the others have no limits that hold below a sandbox's.
-const CONTROLLERS: [&str; 9] =
-    ["blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "pids"];
 /// Without it, no Docker Engine starts where groups are of version 1.
 const REQUIRED: &str = "devices";
 /// What a process needs of `cpuset` before it can be put into a group of version 1.
@@ -28,11 +25,8 @@ pub(super) fn delegate(
 ) -> Result<(), (PathBuf, io::Error)> {
     // where both versions have controllers, container engines use the first
     let unified = hierarchies.iter().all(|hierarchy| hierarchy.unified);
-    let used: Vec<&Hierarchy> = hierarchies
-        .iter()
-        .filter(|one| one.unified == unified)
-        .filter(|one| unified || one.names.split(',').all(|name| CONTROLLERS.contains(&name)))
-        .collect();
+    // all of them: an engine finds none of its groups unless it sees each hierarchy that the kernel lists
+    let used: Vec<&Hierarchy> = hierarchies.iter().filter(|one| one.unified == unified).collect();
     let has = |name: &str| used.iter().any(|one| one.names.split(',').any(|known| known == name));
     if used.is_empty() || !(unified || has(REQUIRED)) {
         let error = io::Error::new(io::ErrorKind::PermissionDenied, "this server can make no groups here");

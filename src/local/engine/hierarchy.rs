@@ -57,7 +57,8 @@ pub(super) struct Hierarchy {
     pub(super) unified: bool,
     /// The controllers that groups in it have, of those that limit sandboxes.
     pub(super) controllers: Vec<Controller>,
-    /// All of its controllers as the kernel writes them, `cpu,cpuacct`; empty for version 2.
+    /// All of its controllers as the kernel writes them, `cpu,cpuacct`, or `name=systemd` where it has none; empty for
+    /// version 2.
     pub(super) names: String,
     _lock: File,
 }
@@ -68,7 +69,7 @@ struct Mounted {
     mount_point: PathBuf,
     own: PathBuf,
     unified: bool,
-    /// Of version 1, as in `cpu,cpuacct`.
+    /// Of version 1, as in `cpu,cpuacct`; `name=systemd` where there are no controllers.
     names: String,
 }
 
@@ -77,7 +78,10 @@ pub(super) fn find(name: &str) -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found: Vec<Hierarchy> = Vec::new();
-    for mounted in mounted(&mounts, &groups) {
+    let mut mounts = mounted(&mounts, &groups);
+    // what dead servers have left is thawed first, or it could not die and would hold its other groups
+    mounts.sort_by_key(|mounted| mounted.names != "freezer");
+    for mounted in mounts {
         let wanted: Vec<Controller> = Controller::ALL
             .into_iter()
             .filter(|one| mounted.unified || mounted.names.split(',').any(|name| name == one.name()))
@@ -216,14 +220,12 @@ fn mounted(mounts: &str, groups: &str) -> Vec<Mounted> {
             same.then_some((names, path))
         });
         let Some((names, path)) = path else { continue };
-        // those without controllers only name groups, as systemd's
-        let names = if names.contains('=') { String::new() } else { names.to_owned() };
         // in a container, the mount shows a part of the hierarchy only
         let relative = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
         let mount_point = PathBuf::from(mount_point);
         let own = mount_point.join(relative.strip_prefix("/").unwrap_or(relative));
         let own = if own.is_dir() || cfg!(test) { own } else { mount_point.clone() };
-        found.push(Mounted { mount_point, own, unified, names });
+        found.push(Mounted { mount_point, own, unified, names: names.to_owned() });
     }
     found
 }

@@ -117,6 +117,12 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     mount_setattr(mount, AT_RECURSIVE, &attributes)
 }
 
+/// Makes a detached mount one without set-user-id and devices.
+pub(super) fn forbid_privileges(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    mount_setattr(mount, 0, &MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 })
+}
+
 /// Attaches a detached mount at `path`.
 pub(super) fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
@@ -146,6 +152,19 @@ pub(super) fn join_new_keyring() -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         joined => joined.map(drop),
     }
+}
+
+/// Filters the system calls of this process and of all that it starts. Needs `CAP_SYS_ADMIN` in its own user namespace,
+/// since programs that raise their privileges stay possible.
+pub(super) fn filter_system_calls(filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let no_flags: c_uint = 0;
+    // SAFETY: the program and its steps outlive the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, no_flags, &raw const program)
+    })
+    .map(drop)
 }
 
 /// Closes every descriptor from `first` on.

@@ -4,9 +4,10 @@
 //! or user of the account, and a changed one never mistaken. Nothing deletes these snapshots: the next eval wants
 //! them, and the platform retires the ones that nobody uses.
 
-mod archive;
+pub(super) mod archive;
 mod shim;
 mod snapshot;
+mod upload;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -17,8 +18,9 @@ use sha2::{Digest, Sha256};
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
 use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ImageSource, RealFiles, Resources, SandboxPlan};
+use crate::config::{Build, ComposeProject, ImageSource, RealFiles, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::compose::{Project, Projects};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -38,6 +40,8 @@ struct Inner {
     prepared: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Prepared>>>>>,
     /// By snapshot name, since different configurations may have the same content.
     snapshots: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<CreateSnapshot>>>>>,
+    /// Projects of several services.
+    projects: Projects,
 }
 
 /// What sandboxes are created from.
@@ -100,8 +104,59 @@ impl Images {
             Prepared::Snapshot(request.name)
         } else {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
-            upload(client, &build, recipe.entries, progress).await?;
+            upload::upload(client, &build, recipe.entries, progress).await?;
             Prepared::Build(build)
+        };
+        *slot = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// The project of several services, read now unless it was before; with `fresh`, read again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the project's files.
+    pub(super) async fn project(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
+        self.0.projects.read(plan, fresh).await
+    }
+
+    /// The snapshot `name` of `image`, made unless it exists; where the account has no room for it or the key may not
+    /// make it, the image with each sandbox.
+    ///
+    /// # Errors
+    ///
+    /// What else keeps the platform from making the snapshot.
+    pub(super) async fn prepare_named(
+        &self,
+        client: &Client,
+        plan: &SandboxPlan,
+        name: &str,
+        image: &str,
+        progress: &Progress<'_>,
+    ) -> Result<Prepared> {
+        let slot = entry(&self.0.prepared, &format!("snapshot {name}"));
+        let mut slot = slot.lock().await;
+        if let Some(prepared) = &*slot {
+            return Ok(prepared.clone());
+        }
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let mut request = request(&of_image(image)?, &plan.service.resources, region)?;
+        name.clone_into(&mut request.name);
+        let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
+            Ok(()) => Prepared::Snapshot(request.name),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
+                ) =>
+            {
+                tracing::warn!(
+                    "the snapshot {name} cannot be made, so each sandbox starts from the image {image}, which takes \
+                     longer: {error}"
+                );
+                Prepared::Build(from(image))
+            }
+            Err(error) => return Err(error),
         };
         *slot = Some(prepared.clone());
         Ok(prepared)
@@ -147,7 +202,7 @@ impl Images {
             let found = client.snapshots().find(&request.name).await?;
             // the files are needed only where something may have to be built
             if found.is_none_or(|found| found.state != SnapshotState::Active) {
-                upload(client, build, entries, progress).await?;
+                upload::upload(client, build, entries, progress).await?;
             }
         }
         snapshot::ensure(client, request, progress).await?;
@@ -198,59 +253,6 @@ pub(super) fn with_log(error: Error, log: Result<String>) -> Error {
 fn entry<T: Default>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Arc<T> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(map.entry(key.to_owned()).or_default())
-}
-
-/// Sends the files of a build, unless the platform has them.
-async fn upload(
-    client: &Client,
-    build: &BuildInfo,
-    entries: Vec<ContextEntry>,
-    progress: &Progress<'_>,
-) -> Result<()> {
-    if build.context_hashes.is_empty() {
-        return Ok(());
-    }
-    let storage = client.object_storage().await.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => {
-            error.with_hint("Builds that read files need a server with an object storage")
-        }
-        _ => error,
-    })?;
-    let (ours, hashes): (Vec<_>, Vec<_>) =
-        build.context_hashes.iter().partition(|hash| shim::is_context(hash));
-    for hash in ours {
-        if !storage.has(hash).await? {
-            let pieces = shim::pieces().map_err(|error| {
-                Error::new(ErrorKind::Unexpected, "the archive of our program was not made")
-                    .with_source(error)
-            })?;
-            storage.upload(hash, pieces, &|_| {}).await?;
-        }
-    }
-    // all of a build's own files are one context
-    let Some(hash) = hashes.first() else { return Ok(()) };
-    if storage.has(hash).await? {
-        return Ok(());
-    }
-    let length = archive::length(&entries);
-    progress(&format!("Uploading the build context: {}", megabytes(length)));
-    let shown = std::sync::atomic::AtomicU64::new(0);
-    let report = |arrived: u64| {
-        // every tenth, so that a log stays short
-        let tenth = (arrived * 10).checked_div(length).unwrap_or(10).min(10);
-        if shown.swap(tenth, std::sync::atomic::Ordering::Relaxed) != tenth {
-            progress(&format!(
-                "Uploading the build context: {} of {}",
-                megabytes(arrived),
-                megabytes(length)
-            ));
-        }
-    };
-    storage.upload(hash, archive::pieces(entries), &report).await
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 /// The request for the snapshot, named by a hash of all the rest of it.

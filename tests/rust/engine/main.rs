@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod containers;
 mod fixture;
 mod isolation;
 mod levels;
@@ -19,3 +20,4 @@ mod nesting;
 mod network;
 mod process;
 mod roots;
+mod volumes;

@@ -1,103 +1,18 @@
-//! Containers in a sandbox: a real Docker Engine and Compose, from this machine's packages, with images from local files.
+//! Containers in sandboxes.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use inspect_daytona::local::spec::{Limits, Network, SandboxSpec};
+use inspect_daytona::local::engine::{EngineChoice, NetworkOptions, StateDirectory, choose};
+use inspect_daytona::local::spec::RootFs;
 
-use crate::fixture::{Sandbox, Server, groups_of, inmates_of, needs_root};
-
-/// Ends a test that this machine lacks something for.
-macro_rules! needs_docker {
-    () => {
-        needs_root!();
-        if let Some(missing) = missing() {
-            return crate::fixture::skip(&missing);
-        }
-    };
-}
-
-fn missing() -> Option<String> {
-    let program = |name: &str| {
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"]
-            .iter()
-            .any(|directory| Path::new(directory).join(name).exists())
-    };
-    for (name, package) in [
-        ("dockerd", "docker.io"),
-        ("docker", "docker-cli"),
-        ("iptables", "iptables"),
-        ("busybox", "busybox-static"),
-    ] {
-        if !program(name) {
-            return Some(format!("there is no {name}: apt-get install {package}"));
-        }
-    }
-    let plugin = |directory: &str| Path::new(directory).join("docker/cli-plugins/docker-compose").exists();
-    let compose =
-        ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"].iter().any(|one| plugin(one));
-    (!compose).then(|| {
-        "there is no Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker".to_owned()
-    })
-}
-
-/// A sandbox of this machine's directories in which containers may run.
-fn spec(server: &Server) -> SandboxSpec {
-    let mut spec = server.spec();
-    spec.user = "root".into();
-    spec.work_dir = Some("/root".into());
-    spec.network = Network::Blocked;
-    spec.nesting = true;
-    spec.limits = Limits { cpus: Some(2), memory: Some(2 << 30), pids: Some(4096) };
-    spec
-}
-
-/// Starts the Engine and waits until it answers.
-async fn start_engine(sandbox: &Sandbox) {
-    sandbox.output("setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &").await;
-    let wait = "for i in $(seq 200); do docker version >/dev/null 2>&1 && exit 0; sleep 0.1; done; \
-                tail -n 30 /var/log/dockerd.log; exit 1";
-    sandbox.output(&format!("sh -c '{wait}'")).await;
-}
-
-/// An image `tools` of one static program.
-async fn build_tools(sandbox: &Sandbox) {
-    sandbox
-        .output(
-            "mkdir -p /root/tools/bin && cd /root/tools && cp \"$(command -v busybox)\" bin/busybox && \
-             for name in sh cat dd httpd ls mkdir nslookup sleep touch wget; do ln -sf busybox bin/$name; done && \
-             printf 'FROM scratch\\nCOPY bin /bin\\nRUN mkdir /www && echo made > /www/page\\n' > Dockerfile && \
-             docker build --quiet --tag tools .",
-        )
-        .await;
-}
-
-const COMPOSE: &str = r#"
-services:
-  web:
-    image: tools
-    init: true
-    command: [httpd, -f, -p, "80", -h, /www]
-    networks: [inner]
-    healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/page"], interval: 1s, retries: 20}
-  agent:
-    image: tools
-    init: true
-    command: [sleep, "1000"]
-    mem_limit: 32m
-    networks: [inner]
-    depends_on: {web: {condition: service_healthy}}
-    volumes: ["kept:/kept"]
-networks: {inner: {}}
-volumes: {kept: {}}
-"#;
-
-async fn compose_up(sandbox: &Sandbox) {
-    sandbox
-        .output(&format!("mkdir -p /root/app && cat > /root/app/compose.yaml <<'EOF'\n{COMPOSE}\nEOF"))
-        .await;
-    sandbox.output("cd /root/app && docker compose up --detach --wait 2>&1").await;
-}
+use crate::containers::{build_tools, compose_up, image, missing, needs_docker, spec, start_engine};
+use crate::fixture::{DEADLINE, Helper, Server, groups_of, inmates_of, needs_root, parent, processes_below};
+use crate::network::{Address, domains, name_server, needs_gateway};
 
 /// Mounts of this machine that lie below a directory.
 fn mounts_below(directory: &Path) -> Vec<String> {
@@ -117,12 +32,22 @@ async fn compose_builds_and_runs_services_that_find_each_other() {
     compose_up(&sandbox).await;
     let agent = "docker compose --project-directory /root/app exec -T agent";
     assert_eq!(sandbox.output(&format!("{agent} wget -q -O - http://web/page")).await, "made");
-    let (code, output) = sandbox.run(&format!("{agent} wget -q -T 2 -O - http://192.0.2.1/")).await;
+    let (code, output) = sandbox.run(&format!("{agent} timeout 5 wget -q -O - http://192.0.2.1/")).await;
     assert_ne!(code, 0, "{output}");
     // its own limit
     sandbox.output(&format!("{agent} dd if=/dev/zero of=/dev/null bs=8M count=1")).await;
     let (code, output) = sandbox.run(&format!("{agent} dd if=/dev/zero of=/dev/null bs=64M count=1")).await;
     assert_eq!(code, 137, "{output}");
+    sandbox
+        .output(
+            "docker run --name over --memory 32m tools dd if=/dev/zero of=/dev/null bs=64M count=1 || true",
+        )
+        .await;
+    assert_eq!(sandbox.output("docker inspect --format '{{.State.OOMKilled}}' over").await, "true");
+    let stats = sandbox.output("docker stats --no-stream --format '{{.MemUsage}}' app-agent-1").await;
+    assert!(stats.ends_with("/ 32MiB") && !stats.starts_with("0B"), "{stats}");
+    // containers of all sandboxes together would be limited by the keys of one user
+    assert_eq!(sandbox.output("cat /proc/key-users").await, "");
     sandbox.output(&format!("{agent} touch /kept/file")).await;
 
     sandbox.stop().await;
@@ -138,6 +63,54 @@ async fn compose_builds_and_runs_services_that_find_each_other() {
     assert!(!sandbox.spec.directory.exists());
     assert_eq!(mounts_below(&server.state), Vec::<String>::new());
     assert_eq!(inmates_of(&server.state), []);
+    server.end().await;
+}
+
+/// A web server with one page.
+fn page(address: Ipv4Addr) -> u16 {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // whoever is refused has hung up
+            if stream.read(&mut [0; 1024]).is_ok() {
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nreached\n");
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_reach_what_their_sandbox_reaches() {
+    needs_docker!();
+    let (open, closed) = (Address::new(), Address::new());
+    let names = BTreeMap::from([("open.example", open.0), ("closed.example", closed.0)]);
+    let (resolver, _) = name_server(names).await;
+    let server = Server::with_resolver(resolver).await;
+    needs_gateway!(server);
+    let mut spec = spec(&server);
+    spec.network = domains(&["open.example"]);
+    let sandbox = server.start(spec).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    sandbox.output("docker network create outer && docker network create --internal inner").await;
+    let (there, elsewhere) = (page(open.0), page(closed.0));
+    let fetch = |network: &str, host: &str, port: u16| {
+        format!(
+            "docker run --rm --init --network {network} tools timeout 5 wget -q -O - http://{host}:{port}/ 2>&1"
+        )
+    };
+    for network in ["bridge", "outer", "host"] {
+        assert_eq!(sandbox.output(&fetch(network, "open.example", there)).await, "reached", "{network}");
+        for host in ["closed.example".to_owned(), closed.0.to_string()] {
+            let (code, output) = sandbox.run(&fetch(network, &host, elsewhere)).await;
+            assert_ne!(code, 0, "{network}, {host}: {output}");
+        }
+    }
+    let (code, output) = sandbox.run(&fetch("inner", &open.0.to_string(), there)).await;
+    assert_ne!(code, 0, "{output}");
     server.end().await;
 }
 
@@ -194,6 +167,26 @@ async fn the_limits_of_a_sandbox_hold_for_its_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_an_engine_runs_it() {
+    needs_docker!();
+    let server = Server::new().await;
+    let directory = parent();
+    image(directory.path());
+    let mut spec = spec(&server);
+    spec.root = RootFs::Directory(directory.path().to_owned());
+    let sandbox = server.start(spec).await;
+    start_engine(&sandbox).await;
+    assert_eq!(sandbox.output("docker info --format '{{.Driver}}'").await, "overlay2");
+    build_tools(&sandbox).await;
+    assert_eq!(sandbox.output("docker run --rm tools cat /www/page").await, "made");
+    sandbox.stop().await;
+    let sandbox = server.start(sandbox.spec).await;
+    start_engine(&sandbox).await;
+    assert_eq!(sandbox.output("docker run --rm tools cat /www/page").await, "made");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_container_ends_with_its_sandbox() {
     needs_docker!();
     let server = Server::new().await;
@@ -205,6 +198,45 @@ async fn a_paused_container_ends_with_its_sandbox() {
     assert_eq!(inmates_of(&server.state), []);
     server.engine.delete(sandbox.spec).await.unwrap();
     server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_leaves_of_containers_is_swept_even_if_it_is_frozen() {
+    needs_docker!();
+    let parent = parent();
+    let mut helper = Helper::start("nesting::server_with_a_paused_container", parent.path(), None);
+    let state = PathBuf::from(helper.line());
+    let below = state.parent().unwrap();
+    let groups = groups_of(&state);
+    helper.kill();
+    let engine =
+        choose(EngineChoice::Auto, &NetworkOptions::default(), StateDirectory::open(Some(below)).unwrap())
+            .await
+            .unwrap();
+    let begun = Instant::now();
+    while state.exists() || !processes_below(&state).is_empty() || groups.iter().any(|group| group.exists()) {
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{} was not swept: {:?}",
+            state.display(),
+            processes_below(&state)
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    engine.shutdown().await;
+    fs::remove_dir_all(below).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by what_a_killed_server_leaves_of_containers_is_swept_even_if_it_is_frozen"]
+async fn server_with_a_paused_container() {
+    let server = Server::new().await;
+    let sandbox = server.start(spec(&server)).await;
+    start_engine(&sandbox).await;
+    build_tools(&sandbox).await;
+    sandbox.output("docker run --detach --name frozen tools sleep 1000 && docker pause frozen").await;
+    Helper::tell(&server.state.display().to_string());
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

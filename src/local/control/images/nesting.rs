@@ -50,9 +50,13 @@ pub(super) fn of_host() -> Image {
 ///
 /// A sentence that names everything that is missing.
 pub(super) fn check_host() -> Result<(), String> {
-    let programs = NEEDED.into_iter().filter(|name| !PROGRAMS.iter().any(|directory| has(directory, name)));
-    let mut missing: Vec<&str> = programs.collect();
-    if !PLUGINS.iter().any(|directory| has(directory, "docker-compose")) {
+    check(&PROGRAMS, &PLUGINS)
+}
+
+fn check(programs: &[&str], plugins: &[&str]) -> Result<(), String> {
+    let found = |name: &str| programs.iter().any(|directory| has(directory, name));
+    let mut missing: Vec<&str> = NEEDED.into_iter().filter(|name| !found(name)).collect();
+    if !plugins.iter().any(|directory| has(directory, "docker-compose")) {
         missing.push("docker compose (version 2, where all users find it)");
     }
     if missing.is_empty() {
@@ -94,6 +98,14 @@ mod tests {
         std::fs::write(directory.path().join("usr/local/bin/dockerd"), "").unwrap();
         assert!(is_for_containers(&root));
         assert!(Image::plain(root).nesting && !Image::plain(RootFs::Host).nesting);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_with_how_to_get_it() {
+        let error = check(&["/usr/absent"], &["/usr/absent"]).unwrap_err();
+        for name in NEEDED.into_iter().chain(["docker compose", "apt-get install docker.io"]) {
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]
