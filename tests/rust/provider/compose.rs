@@ -1,6 +1,7 @@
 //! Several services: a real Docker Engine in a sandbox, and Compose.
 
 mod cancelled;
+mod commands;
 mod failures;
 mod isolation;
 mod project;

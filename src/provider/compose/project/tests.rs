@@ -36,7 +36,7 @@ fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
     let project = read(
         directory.path(),
         "services:\n  web:\n    build: web\n    volumes: ['./data:/data:ro', 'named:/n']\n    secrets: [key]\n  \
-         other:\n    build: {context: web, target: ''}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
+         other:\n    build: {context: web}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
          volumes: {named: {}}\nsecrets: {key: {file: ./key}}\n",
     )
     .unwrap();
