@@ -356,10 +356,7 @@ impl Sandbox {
     /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside. For a container
     /// it would lead into the sandbox around it, see `shell_command`.
     fn connection_command(&self) -> Option<String> {
-        let ssh = format!("daytona ssh {}", self.inner.id());
-        // ssh leads to the machine around a container, and takes no command
-        let then = self.inner.container_id().map(|id| format!("  # then: docker exec -it {id:.12} sh"));
-        (!self.local).then(|| ssh + &then.unwrap_or_default())
+        (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
     }
 
     /// Ends with a shell command that opens a shell in the container.
