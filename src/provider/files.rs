@@ -31,8 +31,8 @@ impl Sandbox {
     }
 
     async fn write_resolved(&self, path: &str, contents: Bytes) -> Result<()> {
-        if self.default_user().is_some() || path.trim() != path {
-            // The toolbox writes as its own user, and trims the destination.
+        if self.container().is_some() || self.default_user().is_some() || path.trim() != path {
+            // The toolbox writes on the machine, as its own user, and trims the destination.
             return self.write_as_user(path, contents).await;
         }
         match self.toolbox().upload(path, contents).await {
@@ -54,6 +54,9 @@ impl Sandbox {
     }
 
     async fn read_resolved(&self, path: &str, limit: u64) -> Result<Bytes> {
+        if self.container().is_some() {
+            return self.read_in_container(path, limit).await;
+        }
         let (downloaded, locked) = if self.toolbox_is_root() {
             // side by side, so that the check costs no time
             tokio::join!(self.toolbox().download(path, limit), self.is_locked(path))
@@ -83,6 +86,28 @@ impl Sandbox {
         }
     }
 
+    /// As docker does, for the eval and not for the agent: what the container's user may not read, root may.
+    async fn read_in_container(&self, path: &str, limit: u64) -> Result<Bytes> {
+        const EACCES: i32 = 13;
+        let mut outcome = self.read_by_call(path, limit, None).await?;
+        if outcome.returncode == EACCES {
+            let as_root = self.read_by_call(path, limit, Some("root")).await;
+            // no root to be had leaves it at that
+            outcome = as_root.ok().filter(|outcome| outcome.returncode != 126).unwrap_or(outcome);
+        }
+        let said = outcome.stderr.text(ROOT_CHUNK);
+        match outcome.returncode {
+            0 => Ok(outcome.stdout.tail.into()),
+            // no path that leads through a file exists
+            20 => Err(Error::new(ErrorKind::FileNotFound, path)),
+            27 => Err(Error::new(ErrorKind::OutputLimit, format!("{path} is larger than {limit} bytes"))),
+            errno => {
+                Err(file_error(errno, path)
+                    .unwrap_or_else(|| self.unexpected("read a file", path, errno, &said)))
+            }
+        }
+    }
+
     /// Whether the owner's permission to read a file was taken away, which root does not feel.
     async fn is_locked(&self, path: &str) -> bool {
         let Ok(info) = self.toolbox().info(path).await else { return false };
@@ -92,7 +117,7 @@ impl Sandbox {
     /// Reads the kept output of a command of `user`, `length` bytes, from where the shim left it.
     pub(super) async fn read_result(&self, path: &str, length: u64, user: Option<&str>) -> Result<Bytes> {
         let bytes = match self.toolbox().download(path, length).await {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && self.container().is_none() => {
                 Box::pin(self.read_through_shim(path, length, user)).await?
             }
             Err(error) => return Err(self.own_file(error.with_operation("fetch a command's output")).await),
@@ -140,7 +165,7 @@ impl Sandbox {
 
     /// Writes a file by a command, as the user that commands run as.
     async fn write_as_user(&self, path: &str, contents: Bytes) -> Result<()> {
-        let argv = vec![self.shim().path(), "write".to_owned(), path.to_owned()];
+        let argv = vec![self.program(), "write".to_owned(), path.to_owned()];
         let (_, stderr, status) = self.shim_command(argv, Some(contents), None).await?;
         match status {
             0 => Ok(()),
@@ -175,7 +200,7 @@ impl Sandbox {
         };
         if outcome.timed_out {
             return Err(Error::new(ErrorKind::FileTimeout, "a file operation took longer than 60 s")
-                .with_sandbox(self.name()));
+                .with_sandbox(self.label()));
         }
         Ok((outcome.stdout.tail.into(), outcome.stderr.text(ROOT_CHUNK), outcome.returncode))
     }
@@ -183,7 +208,7 @@ impl Sandbox {
     fn unexpected(&self, operation: &'static str, path: &str, status: i32, stderr: &str) -> Error {
         Error::new(ErrorKind::System, format!("{path}: {} (status {status})", stderr.trim()))
             .with_operation(operation)
-            .with_sandbox(self.name())
+            .with_sandbox(self.label())
     }
 
     /// The error of a download with the caller's path; asks the toolbox where its answer leaves it open.
@@ -197,7 +222,7 @@ impl Sandbox {
             Err(probe) if matches!(probe.kind(), ErrorKind::FileNotFound | ErrorKind::InvalidRequest) => {
                 Error::new(ErrorKind::FileNotFound, path).with_source(error)
             }
-            _ => error.with_operation("read a file").with_sandbox(self.name()),
+            _ => error.with_operation("read a file").with_sandbox(self.label()),
         }
     }
 
@@ -205,7 +230,7 @@ impl Sandbox {
     /// the operating system does.
     async fn write_error(&self, error: Error, path: &str) -> Error {
         if error.kind() == ErrorKind::InvalidRequest {
-            return error.with_operation("write a file").with_sandbox(self.name());
+            return error.with_operation("write a file").with_sandbox(self.label());
         }
         self.file_error(error, path, "write a file").await
     }
@@ -218,7 +243,7 @@ impl Sandbox {
             | ErrorKind::FileSystem => error.reworded(path),
             ErrorKind::OutputLimit => error,
             // of the transport, so it must not look like the file's
-            ErrorKind::DeadlineExceeded => error.with_operation(operation).with_sandbox(self.name()),
+            ErrorKind::DeadlineExceeded => error.with_operation(operation).with_sandbox(self.label()),
             _ => self.explain(error.with_operation(operation)).await,
         }
     }

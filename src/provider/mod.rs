@@ -2,12 +2,14 @@
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
 //! - [`sandbox`]: a running sandbox; [`exec`] and `files` are its operations
+//! - [`containers`]: containers inside a sandbox, as sandboxes of their own
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+pub mod containers;
 pub mod exec;
 mod files;
 pub mod images;
@@ -20,6 +22,7 @@ pub mod sandbox;
 pub mod settings;
 mod startup;
 
+pub use containers::{ContainerMounts, Mount};
 pub use exec::{Command, Outcome};
 pub use images::{Images, Progress};
 pub use registry::Counts;

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::containers::Container;
 use super::run::Run;
 use crate::client::{Client, Toolbox};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shim::protocol::{ExecId, quote};
+use crate::shim::protocol::{Call, ExecId, quote, script, script_for_file};
 
 /// The shim, a static program for linux/amd64 (see `build.rs`).
 static SHIM: &[u8] = include_bytes!(env!("INSPECT_DAYTONA_SHIM"));
@@ -24,12 +25,27 @@ pub fn shim() -> &'static [u8] {
 /// commands clean `/tmp`.
 pub(super) const SHIM_PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
-/// A cheap handle of a sandbox.
+/// A cheap handle of a sandbox, or of a container inside one.
 #[derive(Clone, Debug)]
-pub struct Sandbox(Arc<Inner>);
+pub struct Sandbox {
+    machine: Arc<Machine>,
+    place: Place,
+}
+
+/// Where the commands of a sandbox run.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Where its toolbox is.
+    Machine,
+    /// In a container there.
+    Container(Arc<Container>),
+}
+
+/// Execs whose results are here and may be removed there, by the user whose state has them.
+pub(super) type Acks = Mutex<BTreeMap<Option<String>, Vec<ExecId>>>;
 
 #[derive(Debug)]
-struct Inner {
+struct Machine {
     name: String,
     id: String,
     run: Run,
@@ -42,8 +58,9 @@ struct Inner {
     shim: Mutex<Shim>,
     /// Whether the toolbox runs as root, once an answer told.
     toolbox_is_root: OnceLock<bool>,
-    /// Execs whose results are here and may be removed there, by the user whose state has them.
-    acks: Mutex<BTreeMap<Option<String>, Vec<ExecId>>>,
+    acks: Acks,
+    /// What containers have mounted, once it was made.
+    containers: OnceLock<String>,
     since: Instant,
 }
 
@@ -95,7 +112,7 @@ impl Sandbox {
         working_dir: Option<String>,
     ) -> Result<Self> {
         let client = run.client().clone();
-        let sandbox = Self(Arc::new(Inner {
+        let machine = Machine {
             name,
             id,
             run,
@@ -105,9 +122,11 @@ impl Sandbox {
             working_dir,
             shim: Mutex::new(Shim::at(0)),
             toolbox_is_root: OnceLock::new(),
-            acks: Mutex::default(),
+            acks: Acks::default(),
+            containers: OnceLock::new(),
             since: Instant::now(),
-        }));
+        };
+        let sandbox = Self { machine: Arc::new(machine), place: Place::Machine };
         let shim = sandbox.install_shim(0).await?;
         *sandbox.lock_shim() = shim;
         Ok(sandbox)
@@ -115,12 +134,12 @@ impl Sandbox {
 
     /// The sandbox's name.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.machine.name
     }
 
     /// The sandbox's id.
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.machine.id
     }
 
     /// Deletes the sandbox; goes on in the background if the future is dropped.
@@ -129,28 +148,71 @@ impl Sandbox {
     ///
     /// If it may still exist; the run keeps it and tries again when it finishes.
     pub async fn delete(&self) -> Result<()> {
-        self.0.run.delete(&self.0.name).await
+        self.machine.run.delete(&self.machine.name).await
     }
 
     pub(super) fn toolbox(&self) -> &Toolbox {
-        &self.0.toolbox
+        &self.machine.toolbox
     }
 
+    /// The container that this is, if it is one.
+    pub(super) fn container(&self) -> Option<&Container> {
+        match &self.place {
+            Place::Machine => None,
+            Place::Container(container) => Some(container),
+        }
+    }
+
+    /// The same machine's `container`.
+    pub(super) fn with_container(&self, container: Container) -> Self {
+        Self { machine: Arc::clone(&self.machine), place: Place::Container(Arc::new(container)) }
+    }
+
+    /// What messages call it.
+    pub(super) fn label(&self) -> String {
+        match self.container() {
+            Some(container) => format!("{}, service {}", self.name(), container.service()),
+            None => self.name().to_owned(),
+        }
+    }
+
+    /// The machine's directory for containers, if it was made.
+    pub(super) fn container_directory(&self) -> Option<&str> {
+        self.machine.containers.get().map(String::as_str)
+    }
+
+    pub(super) fn keep_container_directory(&self, directory: String) {
+        // containers that were made with the first one still have it
+        let _first_stays = self.machine.containers.set(directory);
+    }
+
+    /// Who runs commands that name no user; the toolbox's own user, or the container's, where absent.
     pub(super) fn default_user(&self) -> Option<&str> {
-        self.0.default_user.as_deref()
+        match self.place {
+            Place::Machine => self.machine.default_user.as_deref(),
+            Place::Container(_) => None,
+        }
+    }
+
+    /// Where commands run and relative paths start; the toolbox's own directory, or the container's, where absent.
+    fn working_dir(&self) -> Option<&str> {
+        match self.place {
+            Place::Machine => self.machine.working_dir.as_deref(),
+            Place::Container(_) => None,
+        }
     }
 
     /// The directory that `path` means, or the default one; the toolbox's own where nothing says.
     pub(super) fn directory(&self, path: Option<String>) -> Option<String> {
         match path {
             Some(path) => Some(self.resolve(&path).into_owned()),
-            None => self.0.working_dir.clone(),
+            None => self.working_dir().map(str::to_owned),
         }
     }
 
     /// A path that starts at the working directory if it is relative.
     pub(super) fn resolve<'a>(&self, path: &'a str) -> Cow<'a, str> {
-        match &self.0.working_dir {
+        match self.working_dir() {
             Some(directory) if !path.starts_with('/') => {
                 Cow::Owned(format!("{}/{path}", directory.trim_end_matches('/')))
             }
@@ -160,16 +222,44 @@ impl Sandbox {
 
     /// Whether the toolbox runs as root, for whom no file is unreadable. Assumed until an answer tells.
     pub(super) fn toolbox_is_root(&self) -> bool {
-        self.0.toolbox_is_root.get().copied().unwrap_or(true)
+        self.machine.toolbox_is_root.get().copied().unwrap_or(true)
     }
 
     fn lock_shim(&self) -> MutexGuard<'_, Shim> {
-        self.0.shim.lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.shim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the shim is now.
     pub(super) fn shim(&self) -> Shim {
         self.lock_shim().clone()
+    }
+
+    /// The script that delivers `call`; outputs that become files hold at most `limit` bytes.
+    pub(super) fn script(&self, shim: &Shim, limit: u64, call: &Call) -> String {
+        match &self.place {
+            Place::Machine => script(&shim.path(), call),
+            Place::Container(container) => {
+                container.addressee(call.user.as_deref()).script(&shim.path(), limit, call)
+            }
+        }
+    }
+
+    /// The same for a call that was uploaded to `file`.
+    pub(super) fn script_for_file(&self, shim: &Shim, limit: u64, file: &str, call: &Call) -> String {
+        match &self.place {
+            Place::Machine => script_for_file(&shim.path(), file, call),
+            Place::Container(container) => {
+                container.addressee(call.user.as_deref()).script_for_file(&shim.path(), limit, file, call)
+            }
+        }
+    }
+
+    /// The shim as commands in the sandbox call it.
+    pub(super) fn program(&self) -> String {
+        match self.place {
+            Place::Machine => self.shim().path(),
+            Place::Container(_) => Container::program(),
+        }
     }
 
     /// Notes that a shim can be executed, and what its first answer tells.
@@ -179,7 +269,7 @@ impl Sandbox {
         }
         if text.contains("<toolbox ") {
             // whoever got there first saw the same
-            let _known = self.0.toolbox_is_root.set(text.contains("<toolbox 0>"));
+            let _known = self.machine.toolbox_is_root.set(text.contains("<toolbox 0>"));
         }
         let mut current = self.lock_shim();
         if current.directory == shim.directory {
@@ -252,13 +342,14 @@ impl Sandbox {
             ErrorKind::FileNotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => self
                 .unavailable("files that running commands needs were removed or locked".to_owned())
                 .with_source(error),
-            ErrorKind::FileSystem => error.with_kind(ErrorKind::System).with_sandbox(self.name()),
+            ErrorKind::FileSystem => error.with_kind(ErrorKind::System).with_sandbox(self.label()),
             _ => self.explain(error).await,
         }
     }
 
     fn lock_acks(&self) -> MutexGuard<'_, BTreeMap<Option<String>, Vec<ExecId>>> {
-        self.0.acks.lock().unwrap_or_else(PoisonError::into_inner)
+        let acks = self.container().map_or(&self.machine.acks, |container| &container.acks);
+        acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The acknowledgements that the next call of `user` carries.
@@ -276,7 +367,7 @@ impl Sandbox {
 
     /// The error of a sandbox that cannot be used any more.
     pub(super) fn unavailable(&self, message: String) -> Error {
-        Error::new(ErrorKind::SandboxUnavailable, message).with_sandbox(self.name())
+        Error::new(ErrorKind::SandboxUnavailable, message).with_sandbox(self.label())
     }
 
     /// What became of a sandbox whose answers have no reply of the shim in them.
@@ -291,7 +382,11 @@ impl Sandbox {
 
     /// Asks the control plane whether an error is the sandbox's end, and says so if it is.
     pub(super) async fn explain(&self, error: Error) -> Error {
-        let age = self.0.since.elapsed().as_secs();
-        self.0.client.explain(error, &self.0.id).await.with_sandbox(format!("{}, {age} s old", self.name()))
+        let age = self.machine.since.elapsed().as_secs();
+        self.machine
+            .client
+            .explain(error, &self.machine.id)
+            .await
+            .with_sandbox(format!("{}, {age} s old", self.label()))
     }
 }

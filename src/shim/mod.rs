@@ -8,20 +8,29 @@
 //! - `state`: claims, results and tombstones in the file system, which is what makes a command run once;
 //! - `supervisor`: the detached process behind one command, with `launch`, `user`, `environment` (the start),
 //!   `stream`, `waiters` (the middle) and `tree` (the end);
+//! - `relay`, `link` and `serve`: the way of a call into a container, whose resident shim answers it; `engine` starts that;
 //! - `system`: the system calls that std lacks.
 
 pub mod protocol;
 
 #[cfg(feature = "shim")]
+mod engine;
+#[cfg(feature = "shim")]
 mod environment;
 #[cfg(feature = "shim")]
 mod launch;
+#[cfg(feature = "shim")]
+mod link;
 #[cfg(feature = "shim")]
 mod program;
 #[cfg(feature = "shim")]
 mod read;
 #[cfg(feature = "shim")]
+mod relay;
+#[cfg(feature = "shim")]
 mod run;
+#[cfg(feature = "shim")]
+mod serve;
 #[cfg(feature = "shim")]
 mod state;
 #[cfg(feature = "shim")]

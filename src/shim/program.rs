@@ -7,8 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::protocol::Addressee;
 use super::read;
+use super::relay;
 use super::run::{self, Delivery};
+use super::serve;
 use super::tree;
 use super::write;
 
@@ -21,6 +24,8 @@ const USAGE: u8 = 64;
 ///   that another shim passes on;
 /// - `read PATH [OFFSET LENGTH]` prints a regular file or a part of it, or exits with an errno;
 /// - `write PATH` makes a file of the standard input, or exits with an errno;
+/// - `serve` stays in a container, and `relay CONTAINER DIRECTORY NAME LIMIT [--call FILE]` has it answer a call;
+///   `enter CONTAINER DIRECTORY NAME` only sees that it is there;
 /// - `kill PID…` kills processes and their descendants;
 /// - `version` prints the version.
 pub fn main() -> ExitCode {
@@ -49,11 +54,33 @@ pub fn main() -> ExitCode {
                 None => complain(USAGE, "kill takes process ids"),
             }
         }
+        ["serve"] => serve::serve(),
+        ["enter", to @ ..] if to.len() == 3 => relay::enter(&addressee(to)),
+        ["relay", container, directory, name, limit] => {
+            relay_to(&[container, directory, name], limit, &Delivery::Script)
+        }
+        ["relay", container, directory, name, limit, "--call", _] => {
+            relay_to(&[container, directory, name], limit, &Delivery::File(PathBuf::from(words[6])))
+        }
         ["version"] => say(concat!(env!("CARGO_PKG_VERSION"), "\n")),
         _ => complain(
             USAGE,
-            "usage: run [--call FILE] | read PATH [OFFSET LENGTH] | write PATH | kill PID... | version",
+            "usage: run [--call FILE] | read PATH [OFFSET LENGTH] | write PATH | serve | \
+             enter CONTAINER DIRECTORY NAME | relay CONTAINER DIRECTORY NAME LIMIT [--call FILE] | \
+             kill PID... | version",
         ),
+    }
+}
+
+fn addressee(words: &[&str]) -> Addressee {
+    let word = |index: usize| words.get(index).map(|word| (*word).to_owned()).unwrap_or_default();
+    Addressee { container: word(0), directory: word(1), name: word(2) }
+}
+
+fn relay_to(to: &[&str], limit: &str, delivery: &Delivery) -> ExitCode {
+    match limit.parse() {
+        Ok(limit) => relay::relay(&addressee(to), limit, delivery),
+        Err(_) => complain(USAGE, "relay takes a number of bytes"),
     }
 }
 

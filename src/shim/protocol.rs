@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use codec::DecodeError;
-pub use frame::{find_reply, quote, script, script_for_file};
+pub use frame::{Addressee, find_reply, quote, script, script_for_file};
 #[cfg(feature = "shim")]
 pub(super) use frame::{read_payload, write_payload};
 
@@ -119,6 +119,21 @@ pub enum Action {
     Attach,
     /// Ends the command with all its processes; one that was not started yet never will be.
     Kill,
+    /// Reads a file; only a shim that is resident in a container does that. The reply is [`Reply::Finished`] with the
+    /// contents as standard output, or with an errno as status and a message as standard error: `EFBIG` for a file
+    /// beyond the limit, `EPERM` instead of `EACCES` where another user could not read it either.
+    Read(Box<Read>),
+}
+
+/// A file to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Where it is; a relative path starts at the container's working directory.
+    pub path: Vec<u8>,
+    /// The largest file that is read, in bytes.
+    pub limit: u64,
+    /// How many bytes the reply may carry; a larger file becomes one of the machine.
+    pub inline_limit: u64,
 }
 
 /// A command to run.
@@ -164,7 +179,7 @@ pub enum Stdin {
     Null,
     /// A pipe with these bytes, then end of file.
     Inline(Vec<u8>),
-    /// A file of the sandbox, by absolute path; it is deleted once it was opened.
+    /// A file by absolute path; it is deleted once it was opened. For a container it is a file of the machine.
     File(Vec<u8>),
 }
 
@@ -304,6 +319,8 @@ pub enum RefusalKind {
     UnknownUser,
     /// The toolbox's user may not run commands as another one.
     UserUnsupported,
+    /// The container does not run, or the Docker daemon does not answer.
+    Unavailable,
     /// Anything else: no memory, no processes, no disk space, or arguments too long.
     System,
 }

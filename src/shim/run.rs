@@ -1,13 +1,12 @@
 //! One call, from its reading to its answer.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::environment;
+use super::environment::{self, Variables};
 use super::launch::{failed, system_refusal};
 use super::program::{complain, own_path, say};
 use super::protocol::{self, Action, Call, ExecId, Refusal, RefusalKind, Reply, Start};
@@ -21,7 +20,7 @@ use super::waiters::{KILL, WAIT};
 
 /// How much longer than asked for a call may take before the kernel ends it, whatever it is stuck in: no answer makes
 /// the provider ask again, while a stuck one would hold its connection.
-const SLACK: Duration = Duration::from_secs(60);
+pub(super) const SLACK: Duration = Duration::from_secs(60);
 /// How long the rest of a reply may take once it began to arrive.
 const TRANSFER: Duration = Duration::from_secs(10);
 
@@ -37,15 +36,31 @@ pub(super) enum Delivery {
 
 /// Answers one call.
 pub(super) fn run(delivery: &Delivery) -> ExitCode {
+    answer(delivery, |call, is_repeat| {
+        Ok(Runner::new(delivery).map_or_else(Reply::Refused, |runner| runner.answer(call, is_repeat)))
+    })
+}
+
+/// Reads the call of `delivery` and prints the reply that `with` gives, or the message why there is none.
+pub(super) fn answer(
+    delivery: &Delivery,
+    with: impl FnOnce(Call, bool) -> Result<Reply, String>,
+) -> ExitCode {
     let mut text = Vec::new();
     let payload = io::stdin().read_to_end(&mut text).ok().and_then(|_| protocol::read_payload(&text));
     let Some(payload) = payload else { return complain(65, "the call is no base64 text") };
     let Some(id) = Call::id_of(&payload) else { return complain(65, "the call is too short") };
-    let reply = read_call(payload, id, delivery).map_or_else(Reply::Refused, |(call, is_repeat)| {
-        system::end_after(call.wait.saturating_add(SLACK));
-        Runner::new(delivery).map_or_else(Reply::Refused, |runner| runner.answer(call, is_repeat))
-    });
-    say(&reply.frame(id))
+    let reply = match read_call(payload, id, delivery) {
+        Ok((call, is_repeat)) => {
+            system::end_after(call.wait.saturating_add(SLACK));
+            with(call, is_repeat)
+        }
+        Err(refusal) => Ok(Reply::Refused(refusal)),
+    };
+    match reply {
+        Ok(reply) => say(&reply.frame(id)),
+        Err(message) => complain(1, &message),
+    }
 }
 
 /// Reads the call, and whether it is one to attach because the file that starts was consumed.
@@ -108,16 +123,9 @@ impl<'delivery> Runner<'delivery> {
                 return Reply::Refused(failed(&format!("room for the shim's state in {place}"), &error));
             }
         };
-        let Call { id, wait, user, action, .. } = call;
-        let exec = Exec { id, state, deadline: Instant::now().checked_add(wait) };
-        match action {
-            Action::Start(start) => self.start(&exec, *start, user),
-            Action::Kill => exec.kill(),
-            Action::Attach if is_repeat && !exec.state.is_claimed(id) && !exec.state.is_buried(id) => {
-                Reply::Refused(system_refusal("the uploaded call is missing, so the command was not started"))
-            }
-            Action::Attach => exec.wait(WAIT),
-        }
+        // What sudo leaves of an environment is not the toolbox's, which is in the call instead.
+        let base = if self.is_under_sudo() { Vec::new() } else { environment::of_the_toolbox() };
+        perform(call, state, Means { base, input: None, is_repeat, claimed: &|| self.consume_call() })
     }
 
     /// Who asked through sudo; sudo itself says so.
@@ -137,46 +145,38 @@ impl<'delivery> Runner<'delivery> {
         Ok(!Identity::look_up(user).is_ok_and(|identity| identity.is_current()))
     }
 
-    fn start(&self, exec: &Exec, start: Start, user: Option<String>) -> Reply {
-        match exec.state.claim(exec.id) {
-            Ok(Claim::Taken) => {
-                self.consume_call();
-                exec.wait(WAIT)
-            }
-            Ok(Claim::Buried) => {
-                self.consume_call();
-                Reply::Collected
-            }
-            Ok(Claim::Won(listener)) => {
-                let detached = self.detach(exec, listener, start, user);
-                self.consume_call();
-                match detached {
-                    Ok(()) => exec.wait(WAIT),
-                    Err(error) => exec.refuse(failed("a process for the command's supervisor", &error)),
-                }
-            }
-            Err(error) => Reply::Refused(failed("room for the state of the command", &error)),
-        }
-    }
-
-    fn detach(
-        &self,
-        exec: &Exec,
-        listener: UnixListener,
-        start: Start,
-        user: Option<String>,
-    ) -> io::Result<()> {
-        // What sudo leaves of an environment is not the toolbox's, which is in the call instead.
-        let base = if self.is_under_sudo() { Vec::new() } else { environment::of_the_toolbox() };
-        let order = Order { id: exec.id, state: exec.state.clone(), listener, start, user, base };
-        system::detach(|| supervisor::supervise(order))
-    }
-
     /// Deletes the uploaded call, which was claimed.
     fn consume_call(&self) {
         if let Delivery::File(file) = self.delivery {
             drop(fs::remove_file(file));
         }
+    }
+}
+
+/// What a call is answered with.
+pub(super) struct Means<'delivery> {
+    /// The environment that a command's is added to.
+    pub(super) base: Variables,
+    /// The input of a command, where it came as a descriptor.
+    pub(super) input: Option<File>,
+    /// The call is one to attach because the file that starts was consumed.
+    pub(super) is_repeat: bool,
+    /// Told once the exec is known to be claimed.
+    pub(super) claimed: &'delivery dyn Fn(),
+}
+
+/// Does what `call` asks for, in `state`.
+pub(super) fn perform(call: Call, state: State, means: Means<'_>) -> Reply {
+    let Call { id, wait, user, action, .. } = call;
+    let exec = Exec { id, state, deadline: Instant::now().checked_add(wait) };
+    match action {
+        Action::Start(start) => exec.start(*start, user, means),
+        Action::Kill => exec.kill(),
+        Action::Attach if means.is_repeat && !exec.state.is_claimed(id) && !exec.state.is_buried(id) => {
+            Reply::Refused(system_refusal("the uploaded call is missing, so the command was not started"))
+        }
+        Action::Attach => exec.wait(WAIT),
+        Action::Read(_) => Reply::Refused(system_refusal("only a shim in a container reads files by a call")),
     }
 }
 
@@ -189,6 +189,31 @@ struct Exec {
 }
 
 impl Exec {
+    fn start(&self, start: Start, user: Option<String>, means: Means<'_>) -> Reply {
+        match self.state.claim(self.id) {
+            Ok(Claim::Taken) => {
+                (means.claimed)();
+                self.wait(WAIT)
+            }
+            Ok(Claim::Buried) => {
+                (means.claimed)();
+                Reply::Collected
+            }
+            Ok(Claim::Won(listener)) => {
+                let Means { base, input, claimed, .. } = means;
+                let state = self.state.clone();
+                let order = Order { id: self.id, state, listener, start, user, base, input };
+                let detached = system::detach(|| supervisor::supervise(order));
+                claimed();
+                match detached {
+                    Ok(()) => self.wait(WAIT),
+                    Err(error) => self.refuse(failed("a process for the command's supervisor", &error)),
+                }
+            }
+            Err(error) => Reply::Refused(failed("room for the state of the command", &error)),
+        }
+    }
+
     /// Waits for the result and makes the `request` of its supervisor.
     fn wait(&self, request: u8) -> Reply {
         let stored = || self.state.result(self.id);

@@ -51,24 +51,13 @@ impl State {
         let user = system::effective_user();
         let mut refused = io::Error::from(io::ErrorKind::NotFound);
         for root in roots(shim, user) {
-            match create_private(&root, reader) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let found = fs::symlink_metadata(&root)?;
-                    // A directory that anybody else could have put there is not trusted.
-                    if !found.is_dir() || found.uid() != user || found.mode() & 0o022 != 0 {
-                        refused = error;
-                        continue;
-                    }
+            if let Err(error) = ensure_private(&root, reader) {
+                use io::ErrorKind::{AlreadyExists, NotFound, PermissionDenied, ReadOnlyFilesystem};
+                if matches!(error.kind(), AlreadyExists | NotFound | PermissionDenied | ReadOnlyFilesystem) {
+                    refused = error;
+                    continue;
                 }
-                Err(error) => {
-                    use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
-                    if matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem) {
-                        refused = error;
-                        continue;
-                    }
-                    return Err(error);
-                }
+                return Err(error);
             }
             let state = Self { root, reader };
             state.ensure_done()?;
@@ -78,6 +67,14 @@ impl State {
             return Ok(state);
         }
         Err(refused)
+    }
+
+    /// The state of this process's user in the directory `root`, created if needed.
+    pub(super) fn open_at(root: PathBuf) -> io::Result<Self> {
+        ensure_private(&root, None)?;
+        let state = Self { root, reader: None };
+        state.ensure_done()?;
+        Ok(state)
     }
 
     fn ensure_done(&self) -> io::Result<()> {
@@ -178,6 +175,14 @@ impl State {
         Ok(path)
     }
 
+    /// A file without a name, which is gone when nobody has it open.
+    pub(super) fn unnamed_file(&self) -> io::Result<File> {
+        let path = self.root.join(format!(".read-{}", process::id()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        fs::remove_file(path)?;
+        Ok(file)
+    }
+
     /// Forgets the results that were received. One that cannot be removed stays; it does no harm.
     pub(super) fn acknowledge(&self, ids: &[ExecId]) {
         for id in ids {
@@ -242,6 +247,18 @@ fn roots(shim: &Path, user: u32) -> impl Iterator<Item = PathBuf> {
     beside.into_iter().chain(elsewhere)
 }
 
+/// Makes the directory at `path` unless it is there. One that anybody else could have put there is not trusted.
+fn ensure_private(path: &Path, reader: Option<u32>) -> io::Result<()> {
+    match create_private(path, reader) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(path)?;
+            let is_ours = found.uid() == system::effective_user() && found.mode() & 0o022 == 0;
+            if found.is_dir() && is_ours { Ok(()) } else { Err(error) }
+        }
+        result => result,
+    }
+}
+
 fn create_private(path: &Path, reader: Option<u32>) -> io::Result<()> {
     DirBuilder::new().mode(if reader.is_some() { 0o711 } else { 0o700 }).create(path)
 }
@@ -251,7 +268,10 @@ fn age(path: &Path) -> Option<Duration> {
 }
 
 /// Uses the socket in `directory` by a path short enough for a socket's address, which holds 107 bytes.
-fn through_short_path<T>(directory: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn through_short_path<T>(
+    directory: &Path,
+    with: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
     let path = directory.join("socket");
     if path.as_os_str().len() <= 107 {
         return with(&path);

@@ -41,15 +41,18 @@ pub(super) struct Order {
     pub(super) user: Option<String>,
     /// The environment that the call adds to.
     pub(super) base: Variables,
+    /// The input, where it came as a descriptor.
+    pub(super) input: Option<File>,
 }
 
 /// Runs the command of `order` to its end, as a process that was just detached.
 pub(super) fn supervise(order: Order) {
-    let Order { id, state, listener, mut start, user, base } = order;
-    system::close_all_but(listener.as_fd());
+    let Order { id, state, listener, mut start, user, base, input } = order;
+    let kept: Vec<_> = [listener.as_fd()].into_iter().chain(input.as_ref().map(AsFd::as_fd)).collect();
+    system::close_all_but(&kept);
     system::ignore(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP]);
     system::become_subreaper();
-    let prepared = prepare().and_then(|signals| Ok((signals, Waiters::new(listener)?)));
+    let prepared = system::let_go_of_streams().and_then(|signals| Ok((signals, Waiters::new(listener)?)));
     if let Ok((signals, waiters)) = prepared {
         let mut supervisor = Supervisor {
             id,
@@ -61,7 +64,7 @@ pub(super) fn supervise(order: Order) {
             command: None,
             ended: None,
         };
-        let reply = match supervisor.begin(&mut start, user.as_deref(), base) {
+        let reply = match supervisor.begin(&mut start, input, user.as_deref(), base) {
             Ok(command) => {
                 supervisor.command = Some(command);
                 supervisor.watch(&start)
@@ -76,18 +79,6 @@ pub(super) fn supervise(order: Order) {
     }
 }
 
-/// Lets go of the toolbox's pipes, for the toolbox waits for everybody who holds them.
-fn prepare() -> io::Result<File> {
-    let null = File::options().read(true).write(true).open("/dev/null");
-    for number in 0..3 {
-        if let Ok(null) = &null {
-            system::place(null.as_fd(), number)?;
-        }
-    }
-    null?;
-    system::child_signals().map(File::from)
-}
-
 struct Supervisor {
     id: ExecId,
     state: State,
@@ -100,9 +91,18 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn begin(&mut self, start: &mut Start, user: Option<&str>, base: Variables) -> Result<Pid, Refusal> {
+    fn begin(
+        &mut self,
+        start: &mut Start,
+        input: Option<File>,
+        user: Option<&str>,
+        base: Variables,
+    ) -> Result<Pid, Refusal> {
         let identity = user.map(Identity::look_up).transpose()?;
-        let (stdin, feed) = open_input(&mut start.stdin)?;
+        let (stdin, feed) = match input {
+            Some(input) => (Input::File(input), None),
+            None => open_input(&mut start.stdin)?,
+        };
         let pipe = || io::pipe().map_err(|error| failed("a pipe", &error));
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         for reader in [stdout, stderr] {
@@ -289,6 +289,9 @@ fn open_input(stdin: &mut Stdin) -> Result<(Input, Option<Feed>), Refusal> {
             let bytes = std::mem::take(bytes);
             let feed = if bytes.is_empty() { None } else { Some(Feed::new(writer, bytes).map_err(refused)?) };
             Ok((Input::Pipe(reader), feed))
+        }
+        Stdin::File(path) if path.is_empty() => {
+            Err(system_refusal("the uploaded input is missing, so the command was not started"))
         }
         Stdin::File(path) => {
             let path = std::ffi::OsString::from_vec(std::mem::take(path));

@@ -2,8 +2,10 @@
 #![expect(unsafe_code, reason = "system calls; every block says why it is sound")]
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::Duration;
 
@@ -88,7 +90,7 @@ pub(super) fn default_signals() {
 }
 
 /// Blocks SIGCHLD and returns a descriptor that is readable while one is pending.
-pub(super) fn child_signals() -> io::Result<OwnedFd> {
+fn child_signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialized before use; the descriptor is new and owned by nobody else.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -98,6 +100,19 @@ pub(super) fn child_signals() -> io::Result<OwnedFd> {
         let descriptor = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(descriptor))
     }
+}
+
+/// Lets go of the streams that this process was started with, for the toolbox waits for everybody who holds them.
+/// Returns what is readable while a child has ended.
+pub(super) fn let_go_of_streams() -> io::Result<File> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    for number in 0..3 {
+        if let Ok(null) = &null {
+            place(null.as_fd(), number)?;
+        }
+    }
+    null?;
+    child_signals().map(File::from)
 }
 
 /// Collects one ended child, if there is any.
@@ -156,17 +171,25 @@ pub(super) fn place(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()>
 /// Closes every descriptor above 2 except `kept`: those that the toolbox leaked to its shell, too.
 ///
 /// For a process that just forked and leaves the values that own those descriptors to its parent.
-pub(super) fn close_all_but(kept: BorrowedFd<'_>) {
-    let kept = libc::c_uint::try_from(kept.as_raw_fd()).unwrap_or(2);
+pub(super) fn close_all_but(kept: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<_> =
+        kept.iter().filter_map(|kept| libc::c_uint::try_from(kept.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
     let close = |first: libc::c_uint, last: libc::c_uint| {
         // SAFETY: plain numbers; the caller gives the descriptors up.
         first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0
     };
-    if close(3, kept.saturating_sub(1)) && close(kept.saturating_add(1), libc::c_uint::MAX) {
+    let mut first = 3;
+    let mut closed = true;
+    for kept in &kept {
+        closed &= close(first, kept.saturating_sub(1));
+        first = first.max(kept.saturating_add(1));
+    }
+    if closed && close(first, libc::c_uint::MAX) {
         return;
     }
     // Kernels before 5.9 have no close_range.
-    for number in (3..4096).filter(|number| *number != kept) {
+    for number in (3..4096).filter(|number| !kept.contains(number)) {
         // SAFETY: a plain number; the caller gives the descriptors up.
         unsafe { libc::close(number.cast_signed()) };
     }
@@ -257,4 +280,69 @@ pub(super) fn detach(body: impl FnOnce()) -> io::Result<()> {
             Err(io::Error::other(format!("the starting process died of signal {signal}")))
         }
     }
+}
+
+/// How many descriptors one message carries at most.
+const PASSED: usize = 2;
+/// Room for the control message that passes them, aligned as the kernel wants it.
+type Control = [u64; 4];
+
+/// Sends some of `bytes`, which are not empty, and passes `descriptors`, at most two, along with the first of them.
+pub(super) fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut control: Control = [0; 4];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the header points to a buffer and a control area that outlive the call; the kernel only reads the
+    // former. CMSG_FIRSTHDR is not null because the area holds a header; what is written stays within CMSG_SPACE,
+    // which is at most 24 of its 32 bytes.
+    let sent = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        let numbers: Vec<RawFd> = descriptors.iter().take(PASSED).map(AsRawFd::as_raw_fd).collect();
+        let length = libc::c_uint::try_from(size_of_val(numbers.as_slice())).unwrap_or_default();
+        if length > 0 {
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = libc::CMSG_SPACE(length) as _;
+            let message = libc::CMSG_FIRSTHDR(&raw const header);
+            (*message).cmsg_level = libc::SOL_SOCKET;
+            (*message).cmsg_type = libc::SCM_RIGHTS;
+            (*message).cmsg_len = libc::CMSG_LEN(length) as _;
+            ptr::copy_nonoverlapping(numbers.as_ptr(), libc::CMSG_DATA(message).cast(), numbers.len());
+        }
+        libc::sendmsg(stream.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL)
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives some bytes into `bytes` and adds the descriptors that came with them; the kernel closes those beyond two.
+pub(super) fn receive(
+    stream: &UnixStream,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut control: Control = [0; 4];
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: the header points to a buffer and a control area that outlive the call and are as long as it says. The
+    // messages in the area are the kernel's, of the length that each says; the descriptors are new and ours.
+    let received = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = libc::CMSG_SPACE(8) as _;
+        let received = libc::recvmsg(stream.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC);
+        let mut message = if received < 0 { ptr::null_mut() } else { libc::CMSG_FIRSTHDR(&raw const header) };
+        while !message.is_null() {
+            if (*message).cmsg_level == libc::SOL_SOCKET && (*message).cmsg_type == libc::SCM_RIGHTS {
+                let length = (*message).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let first: *const RawFd = libc::CMSG_DATA(message).cast();
+                for index in 0..length / size_of::<RawFd>() {
+                    descriptors.push(OwnedFd::from_raw_fd(first.add(index).read_unaligned()));
+                }
+            }
+            message = libc::CMSG_NXTHDR(&raw const header, message);
+        }
+        received
+    };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }

@@ -10,7 +10,7 @@ use crate::api::toolbox::ExecuteRequest;
 use crate::client::Replay;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::sandbox::{SHIM_PLACES, Sandbox};
-use crate::shim::protocol::{Call, Finished, Kept, Refusal, Reply, find_reply, script, script_for_file};
+use crate::shim::protocol::{Action, Call, Finished, Kept, Refusal, RefusalKind, Reply, find_reply};
 
 /// What one request may take beyond its wait before it counts as lost.
 pub(super) const REQUEST_MARGIN: Duration = Duration::from_secs(30);
@@ -53,6 +53,7 @@ impl Sandbox {
         let mut deadline = None;
         let encoded = call.encode();
         let inline = encoded.len() <= INLINE_CALL;
+        let limit = output_limit(call);
         let call_path = format!("{}.call", self.upload_path(call.id));
         if !inline {
             uploads.push((call_path.clone(), Bytes::from(encoded)));
@@ -69,9 +70,9 @@ impl Sandbox {
         let mut replaced = 0;
         loop {
             let text = match (attaching, inline) {
-                (true, _) => script(&shim.path(), &call.attach()),
-                (false, true) => script(&shim.path(), call),
-                (false, false) => script_for_file(&shim.path(), &call_path, call),
+                (true, _) => self.script(&shim, limit, &call.attach()),
+                (false, true) => self.script(&shim, limit, call),
+                (false, false) => self.script_for_file(&shim, limit, &call_path, call),
             };
             let response = self.execute(shim.prepared(text), WAIT + REQUEST_MARGIN).await?;
             let reply = find_reply(&response.text, call.id);
@@ -95,6 +96,11 @@ impl Sandbox {
                     killer.disarm();
                     return Ok(Ended::Finished(finished));
                 }
+                Some(Reply::Refused(refusal)) if refusal.kind == RefusalKind::Unavailable => {
+                    // whether it ran before is not known where it was only asked about
+                    killer.disarm();
+                    return Err(self.unavailable(refusal.message));
+                }
                 Some(Reply::Refused(refusal)) => {
                     killer.disarm();
                     return Ok(Ended::Refused(refusal));
@@ -114,9 +120,10 @@ impl Sandbox {
                     if unanswered >= UNANSWERED {
                         return Err(self.broken(response.exit_code, &response.text).await);
                     }
-                    // Only an exec that certainly never began may begin with a new shim, whose state is empty.
+                    // Only an exec that certainly never began may begin with a new shim, whose state is empty. What is
+                    // known about one in a container is not with this shim.
                     let never_began = !attaching && unanswered == 1 && response.once;
-                    if never_began && shim_is_missing(response.exit_code) {
+                    if (never_began || self.container().is_some()) && shim_is_missing(response.exit_code) {
                         shim = self.replace_shim(&shim).await?;
                         unanswered = 0;
                         replaced += 1;
@@ -165,8 +172,17 @@ impl Sandbox {
             response => (response, true),
         };
         let response =
-            response.map_err(|error| error.with_operation("run a command").with_sandbox(self.name()))?;
+            response.map_err(|error| error.with_operation("run a command").with_sandbox(self.label()))?;
         Ok(Answered { exit_code: response.exit_code, text: response.result, once })
+    }
+}
+
+/// The most that a call's outputs may hold; unknown for one that only asks.
+fn output_limit(call: &Call) -> u64 {
+    match &call.action {
+        Action::Start(start) => start.output_limit,
+        Action::Read(read) => read.limit,
+        Action::Attach | Action::Kill => 0,
     }
 }
 

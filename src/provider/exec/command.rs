@@ -12,7 +12,7 @@ use crate::shim::protocol::{Action, Call, Finished, Kept, Output, Refusal, Refus
 /// The largest input that travels inside the call.
 const INLINE_INPUT: usize = 64 * 1024;
 /// The largest output that travels inside the answer; the toolbox holds an answer in memory several times.
-const INLINE_OUTPUT: u64 = 1024 * 1024;
+pub(super) const INLINE_OUTPUT: u64 = 1024 * 1024;
 
 /// A command, as Inspect's `exec` describes it.
 #[derive(Debug, Default)]
@@ -144,6 +144,7 @@ pub(super) fn refused(refusal: Refusal, program: String) -> Result<RawOutcome> {
     match refusal.kind {
         RefusalKind::ProgramNotFound => failed(127),
         RefusalKind::WorkingDirectory | RefusalKind::UnknownUser | RefusalKind::System => failed(126),
+        RefusalKind::Unavailable => Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message)),
         RefusalKind::PermissionDenied => Err(Error::new(ErrorKind::PermissionDenied, program)),
         RefusalKind::UserUnsupported => Err(Error::new(ErrorKind::UserUnsupported, refusal.message)),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answer::REQUEST_MARGIN;
 use crate::provider::sandbox::Sandbox;
-use crate::shim::protocol::{Action, Call, script};
+use crate::shim::protocol::{Action, Call};
 
 /// Kills a command whose exec is dropped, in the background.
 pub(super) struct KillOnDrop(Option<(Sandbox, Call)>);
@@ -35,7 +35,7 @@ impl Sandbox {
     async fn kill(&self, call: Call) {
         let kill = Call { action: Action::Kill, acks: Vec::new(), wait: Duration::from_secs(10), ..call };
         let shim = self.shim();
-        let request = shim.prepared(script(&shim.path(), &kill));
+        let request = shim.prepared(self.script(&shim, 0, &kill));
         if let Err(error) = self.execute(request, REQUEST_MARGIN).await {
             tracing::debug!("a cancelled command may still run: {error}");
         }

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use self::answer::{Ended, Until};
 pub(super) use self::command::RawOutcome;
 pub use self::command::{Command, Outcome};
-use self::command::{refused, start, validate};
+use self::command::{INLINE_OUTPUT, refused, start, validate};
 use super::sandbox::Sandbox;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shim::protocol::{Action, Call, ExecId};
+use crate::shim::protocol::{Action, Call, ExecId, Read};
 
 /// How long one request waits for a command's end. Connections that carry nothing are cut after 60 to 100 s by what
 /// stands in front of the platform.
@@ -88,6 +88,28 @@ impl Sandbox {
         match self.run(call, Vec::new(), Until::Running).await? {
             Ended::Finished(finished) => Ok(Some(finished.into())),
             Ended::Running | Ended::Refused(_) => Ok(None),
+        }
+    }
+
+    /// Reads a file of a container, as `user`; the contents, or an errno and what the shim says of it. One request for
+    /// up to a mebibyte.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::exec`].
+    pub(in crate::provider) async fn read_by_call(
+        &self,
+        path: &str,
+        limit: u64,
+        user: Option<&str>,
+    ) -> Result<RawOutcome> {
+        let mut call = self.call(user.map(str::to_owned));
+        let path = path.as_bytes().to_vec();
+        call.action = Action::Read(Box::new(Read { path, limit, inline_limit: INLINE_OUTPUT }));
+        match self.run(call, Vec::new(), Until::Ended(None)).await? {
+            Ended::Finished(finished) => Ok(finished.into()),
+            Ended::Refused(refusal) => refused(refusal, "the container's shim".to_owned()),
+            Ended::Running => Err(Error::new(ErrorKind::Unexpected, "a file was not awaited")),
         }
     }
 

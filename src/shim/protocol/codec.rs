@@ -5,10 +5,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Action, Call, End, ExecId, Finished, Kept, Output, Refusal, RefusalKind, Reply, Start, Stdin};
+use super::{
+    Action, Call, End, ExecId, Finished, Kept, Output, Read, Refusal, RefusalKind, Reply, Start, Stdin,
+};
 
 /// Raised with every change of the form. A call keeps its id right behind the version for ever.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,12 @@ pub(super) fn encode_call(call: &Call) -> Vec<u8> {
         }
         Action::Attach => writer.byte(1),
         Action::Kill => writer.byte(2),
+        Action::Read(read) => {
+            writer.byte(3);
+            writer.bytes(&read.path);
+            writer.number(read.limit);
+            writer.number(read.inline_limit);
+        }
     }
     writer.0
 }
@@ -67,6 +75,11 @@ pub(super) fn decode_call(bytes: &[u8]) -> Result<Call, DecodeError> {
                 0 => Action::Start(Box::new(reader.start()?)),
                 1 => Action::Attach,
                 2 => Action::Kill,
+                3 => Action::Read(Box::new(Read {
+                    path: reader.bytes()?,
+                    limit: reader.number()?,
+                    inline_limit: reader.number()?,
+                })),
                 _ => return Err(DecodeError::Invalid("action")),
             },
         })
@@ -104,6 +117,7 @@ pub(super) fn encode_reply(reply: &Reply) -> Vec<u8> {
                 RefusalKind::UnknownUser => 3,
                 RefusalKind::UserUnsupported => 4,
                 RefusalKind::System => 5,
+                RefusalKind::Unavailable => 6,
             });
             writer.bytes(refusal.message.as_bytes());
         }
@@ -139,6 +153,7 @@ pub(super) fn decode_reply(bytes: &[u8]) -> Result<Reply, DecodeError> {
                     3 => RefusalKind::UnknownUser,
                     4 => RefusalKind::UserUnsupported,
                     5 => RefusalKind::System,
+                    6 => RefusalKind::Unavailable,
                     _ => return Err(DecodeError::Invalid("refusal")),
                 },
                 message: reader.text("message")?,

@@ -25,6 +25,37 @@ pub fn script_for_file(shim: &str, file: &str, call: &Call) -> String {
     format!("printf %s '{attach}' | {} run --call {}\n", quote(shim), quote(file))
 }
 
+/// The shim that is resident in a container, as the machine around it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    /// The container's id.
+    pub container: String,
+    /// The machine's directory that the container has as its state directory.
+    pub directory: String,
+    /// What the resident's directory in there is called: 32 random lower-case hexadecimal digits. Each user of a
+    /// container has a resident with a name of its own.
+    pub name: String,
+}
+
+impl Addressee {
+    /// The script that has the shim at `shim`, on the machine, hand `call` to this resident. The resident is started
+    /// first if it does not run, as the call's user. Files that it passes back hold at most `limit` bytes.
+    pub fn script(&self, shim: &str, limit: u64, call: &Call) -> String {
+        format!("printf %s '{}' | {}\n", STANDARD.encode(call.encode()), self.relay(shim, limit))
+    }
+
+    /// The same for a call that was uploaded to the file `file` of the machine; see [`script_for_file`].
+    pub fn script_for_file(&self, shim: &str, limit: u64, file: &str, call: &Call) -> String {
+        let attach = STANDARD.encode(call.attach().encode());
+        format!("printf %s '{attach}' | {} --call {}\n", self.relay(shim, limit), quote(file))
+    }
+
+    fn relay(&self, shim: &str, limit: u64) -> String {
+        let words = [&self.container, &self.directory, &self.name].map(|word| quote(word)).join(" ");
+        format!("{} relay {words} {limit}", quote(shim))
+    }
+}
+
 /// `word` as one literal word of a POSIX shell.
 pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
