@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rust test-python check check-rust check-python bench build clean prerequisites
+.PHONY: help demo test test-rust test-python check check-rust check-python bench fuzz build clean prerequisites
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,21 @@ check-python: $(VENV)/installed $(VENV)/developed
 	$(BIN)/python -m pytest --quiet tests/python/test_docs.py
 
 bench: $(VENV)/installed $(VENV)/developed ## measure; docs/benchmarks.md explains the figures
+	cargo bench --no-default-features --features config --bench config
 	PYTHON=$(abspath $(BIN)/python) cargo bench --bench daytona
+
+FUZZ_SECONDS ?= 10
+
+# The fixtures are where it starts from; what it finds is kept in fuzz/corpus, crashes in fuzz/artifacts.
+fuzz: | prerequisites ## feed every parser inputs that nobody would write, FUZZ_SECONDS each
+	@cargo +nightly fuzz --version >/dev/null || { \
+		echo "missing: cargo-fuzz on a nightly toolchain"; \
+		echo "  install: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
+	@for target in $$(cargo +nightly fuzz list); do \
+		mkdir -p fuzz/corpus/$$target && \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target tests/fixtures/config -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4096 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
 
 build: $(VENV)/made ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

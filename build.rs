@@ -11,9 +11,16 @@ use std::process::Command;
 /// Set for the nested build, which inherits `CARGO_FEATURE_*` from this one and must not nest again.
 const INNER: &str = "INSPECT_DAYTONA_INNER_BUILD";
 
+/// Chooses the target of the programs where more than one would do, for example to test the one without musl.
+const TARGET: &str = "INSPECT_DAYTONA_STATIC_TARGET";
+
+const MUSL: &str = "x86_64-unknown-linux-musl";
+const GNU: &str = "x86_64-unknown-linux-gnu";
+
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={INNER}");
+    println!("cargo::rerun-if-env-changed={TARGET}");
     if env::var_os(INNER).is_some() {
         return Ok(());
     }
@@ -82,8 +89,13 @@ fn embedded_target_dir(out: &Path) -> PathBuf {
 /// The target of a static program for linux/amd64, Daytona's only platform, and the compiler flags it needs.
 /// musl makes the smaller program (0.5 against 1.1 MB for an empty one); static glibc needs nothing installed.
 fn static_target() -> Result<(&'static str, &'static str), String> {
-    const MUSL: &str = "x86_64-unknown-linux-musl";
-    const GNU: &str = "x86_64-unknown-linux-gnu";
+    const STATIC_GLIBC: &str = "-Ctarget-feature=+crt-static";
+    match env::var(TARGET).as_deref() {
+        Ok(MUSL) => return Ok((MUSL, "")),
+        Ok(GNU) => return Ok((GNU, STATIC_GLIBC)),
+        Ok("") | Err(_) => {}
+        Ok(other) => return Err(format!("{TARGET} is {other}; it may be {MUSL} or {GNU}")),
+    }
     let rustc = variable_of_cargo("RUSTC")?;
     let installed = |target: &str| {
         let output = Command::new(&rustc).args(["--print", "target-libdir", "--target", target]).output();
@@ -96,7 +108,7 @@ fn static_target() -> Result<(&'static str, &'static str), String> {
         return Ok((MUSL, ""));
     }
     if env::var("HOST").is_ok_and(|host| host == GNU) {
-        return Ok((GNU, "-Ctarget-feature=+crt-static"));
+        return Ok((GNU, STATIC_GLIBC));
     }
     Err(format!("no Rust target for the program inside sandboxes; run: rustup target add {MUSL}"))
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -34,7 +34,7 @@ async def cli_cleanup(id: str | None) -> None:
         return
     try:
         provider = await connect()
-        rows = cast("list[Row]", await complete(partial(provider.find_sandboxes, id)))
+        rows = await complete(partial(provider.find_sandboxes, id))
     except DaytonaError as ex:
         _fail(console, str(ex))
     if not rows:
@@ -43,15 +43,17 @@ async def cli_cleanup(id: str | None) -> None:
     console.print(_table(rows))
     if id is None and sys.stdin.isatty() and sys.stdout.isatty():
         question = f"Delete {len(rows)} sandboxes? Evals that still run, also those of others, lose theirs"
-        if not Confirm.ask(question, console=console, default=False):
+        try:
+            confirmed = Confirm.ask(question, console=console, default=False)
+        except EOFError:
+            # Ctrl-D is no yes
+            confirmed = False
+        if not confirmed:
             console.print("Nothing was deleted.")
             return
     with console.status(f"Deleting {len(rows)} sandboxes (please do not interrupt)"):
         try:
-            failed = cast(
-                "list[tuple[str, str]]",
-                await complete(partial(provider.delete_sandboxes, [row[0] for row in rows])),
-            )
+            failed = await complete(partial(provider.delete_sandboxes, [row[0] for row in rows]))
         except DaytonaError as ex:
             _fail(console, f"Nothing was deleted: {ex}")
     console.print(f"Deleted {len(rows) - len(failed)} of {len(rows)} sandboxes.")

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +25,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument(
         "--port", default=0, type=int, help="port to listen on; 0 takes a free one (default: 0)"
     )
+    config = commands.add_parser(
+        "config",
+        help="show what a configuration means",
+        description="Checks a configuration and prints what an eval would make of it, as JSON. Nothing is created, and "
+        "no server is asked. The values of variables are shown.",
+    )
+    config.add_argument(
+        "file",
+        nargs="?",
+        help="a compose file or Dockerfile (default: the first of those that an eval would find in this directory)",
+    )
+    config.add_argument(
+        "--metadata",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a value of a sample's metadata, for SAMPLE_METADATA_* (repeatable)",
+    )
     options = parser.parse_args(arguments)
+    if options.command == "config":
+        return _config(options.file, options.metadata)
     return _serve(options.host, options.port)
+
+
+def _config(file: str | None, metadata: Sequence[str]) -> int:
+    from ._config import CONFIG_FILES, settings_json
+    from ._session import _core
+    from .errors import DaytonaError
+
+    wrong = next((pair for pair in metadata if "=" not in pair), None)
+    if wrong is not None:
+        print(f"inspect-daytona: --metadata takes KEY=VALUE, not {wrong}", file=sys.stderr)
+        return 2
+    values = dict(pair.split("=", maxsplit=1) for pair in metadata)
+    found = file or next((name for name in CONFIG_FILES if Path(name).is_file()), None)
+    try:
+        print(_core.explain(settings_json(found, str(Path.cwd()), values), None))
+    except DaytonaError as ex:
+        print(f"inspect-daytona: {ex}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _serve(host: str, port: int) -> int:

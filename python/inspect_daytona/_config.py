@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from .errors import DaytonaConfigError
 
+CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
+"""The names that are looked for in a task's directory, in this order."""
+
 
 class DaytonaConfig(BaseModel):
     """The settings of `x-daytona`, for tasks that need no compose file.
@@ -59,7 +62,7 @@ def settings_json(
                 "invalid_config",
             )
     texts = {str(key): str(value) for key, value in (metadata or {}).items()}
-    return json.dumps({"source": source, "directory": str(Path(directory)), "metadata": texts})
+    return json.dumps({"source": source, "directory": directory, "metadata": texts})
 
 
 class Directories:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import anyio
 from inspect_ai.util import (
@@ -19,15 +21,19 @@ from inspect_ai.util import (
 from pydantic import BaseModel
 from typing_extensions import override
 
-from ._bridge import complete
-from ._config import DaytonaConfig, settings_json
+from ._bridge import Callback, complete
+from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
     from . import _core
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
+T = TypeVar("T")
+
+# Inspect's level for what it traces, and about how much of a command a trace needs.
+TRACE = 13
+LONGEST_TRACE = 1000
 
 # Inspect's own deadline for nothing: a cleanup is shielded from cancellation, so it must end by itself. The native
 # side goes on deleting in the background after that, and task_cleanup waits for it once more.
@@ -111,12 +117,12 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         name = run.sandbox_name(task_name, None if sample_id is None else str(sample_id))
         try:
             with trace_action(logger, "Daytona create", name):
-                sandbox = cast("_core.Sandbox", await complete(partial(run.create, name, settings)))
+                services = await complete(partial(run.create, name, settings))
         except BaseException:
             # also where the sandbox was there already and only the news of it was lost to a cancellation
             run.abandon(name)
             raise
-        return {sandbox.service: cls(sandbox)}
+        return {service.service: cls(service) for service in services}
 
     @classmethod
     @override
@@ -127,9 +133,10 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         environments: dict[str, SandboxEnvironment],
         interrupted: bool,
     ) -> None:
-        for environment in environments.values():
-            if isinstance(environment, DaytonaSandboxEnvironment):
-                await environment._delete()  # noqa: SLF001 - of this class
+        ours = [env for env in environments.values() if isinstance(env, DaytonaSandboxEnvironment)]
+        # the services of a compose file share a sandbox
+        for environment in {env.sandbox_name: env for env in ours}.values():
+            await environment._delete()  # noqa: SLF001 - of this class
 
     async def _delete(self) -> None:
         """Deletes the sandbox; what fails here is tried again, and reported, by task_cleanup."""
@@ -163,7 +170,9 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     ) -> ExecResult[str]:
         # timeout_retry: a command that ran into its timeout has run, and nothing here runs a command twice; what can
         # be retried is the transport, and that is retried always. concurrency: no limiter here to be exempt from.
-        outcome = await complete(
+        returncode, stdout, stderr, timed_out = await self._traced(
+            "exec",
+            cmd,
             partial(
                 self._sandbox.exec,
                 list(cmd),
@@ -173,9 +182,8 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
                 user,
                 timeout,
                 SandboxEnvironmentLimits.MAX_EXEC_OUTPUT_SIZE,
-            )
+            ),
         )
-        returncode, stdout, stderr, timed_out = cast("tuple[int, str, str, bool]", outcome)
         if timed_out:
             error = TimeoutError(f"Command timed out after {timeout} seconds")
             error.truncated_output = stdout + stderr  # type: ignore[attr-defined]
@@ -185,7 +193,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     @override
     async def write_file(self, file: str, contents: str | bytes) -> None:
         data = contents.encode() if isinstance(contents, str) else contents
-        await complete(partial(self._sandbox.write_file, file, data))
+        await self._traced("write", [file], partial(self._sandbox.write_file, file, data))
 
     @overload
     async def read_file(self, file: str, text: Literal[True] = True) -> str: ...
@@ -200,10 +208,20 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         limit = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE
         limit_str = SandboxEnvironmentLimits.MAX_READ_FILE_SIZE_STR
         try:
-            contents = cast(bytes, await complete(partial(self._sandbox.read_file, file, limit)))
+            contents = await self._traced("read", [file], partial(self._sandbox.read_file, file, limit))
         except OutputLimitError:
             raise OutputLimitExceededError(limit_str=limit_str, truncated_output=None) from None
         return contents.decode() if text else contents
+
+    async def _traced(
+        self, action: str, words: Sequence[str], start: Callable[[Callback], _core.Operation[T]]
+    ) -> T:
+        """Completes an operation that `inspect trace` shows while it is under way and afterwards."""
+        if not logger.isEnabledFor(TRACE):
+            return await complete(start)
+        shown = shlex.join(words)[:LONGEST_TRACE]
+        with trace_action(logger, f"Daytona {action}", "%s: %s", self.sandbox_name, shown):
+            return await complete(start)
 
     @override
     async def connection(self, *, user: str | None = None) -> SandboxConnection:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_action
 
-from ._bridge import complete
+from ._bridge import complete, from_any_thread
 from ._config import settings_json
 from ._session import _core, connect, current_batch
 from .errors import DaytonaError
@@ -37,9 +37,12 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
         settings = settings_json(config, batch.directories.remember(config))
         provider = await connect()
         with trace_action(logger, "Daytona check", provider.api_url):
-            warnings = cast("list[str]", await complete(partial(provider.check, settings)))
+            warnings = await complete(partial(provider.check, settings))
+        if _prebuilt():
+            await complete(partial(provider.expect_prebuilt, settings))
         with trace_action(logger, "Daytona prepare", provider.api_url):
-            await complete(partial(provider.prepare, settings, _show))
+            # Inspect's display is drawn by the event loop's thread
+            await complete(partial(provider.prepare, settings, from_any_thread(_show)))
     except DaytonaError as ex:
         raise PrerequisiteError(str(ex)) from ex
     for warning in warnings:
@@ -60,6 +63,16 @@ def task_init_environment(
         return {}
 
 
+def _prebuilt() -> bool:
+    """Whether the user says that nothing is to be built (`--sandbox-prebuilt`)."""
+    try:
+        from inspect_ai.util._sandbox.environment import sandbox_prebuilt
+    except ImportError:
+        # Inspect keeps it to itself
+        return False
+    return sandbox_prebuilt()
+
+
 def _show(line: str) -> None:
     """Tells the user what a preparation, which may take minutes, is doing."""
     logger.info(line)
@@ -76,9 +89,18 @@ async def task_cleanup(cleanup: bool) -> None:
     """
     batch = current_batch()
     rows: list[tuple[str, str | None, str]] = []
-    for run in batch.runs:
+    for run in list(batch.runs):
+        # what the account says if there is no time for more
+        left = None
         with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(logger, "Daytona finish", run.id):
-            rows += cast("list[tuple[str, str | None, str]]", await complete(partial(run.finish, cleanup)))
+            left = await complete(partial(run.finish, cleanup))
+        if left is None:
+            left = run.left()
+            logger.error("the sandboxes of this eval were not cleaned up within %d s", FINISH_SECONDS)
+        rows += left
+        # what is kept must survive later evals; what is left is tried again
+        if not (cleanup and left):
+            batch.runs.remove(run)
     news = [row for row in rows if row[0] not in batch.reported]
     batch.reported.update(name for name, _, _ in news)
     if news and cleanup:
@@ -86,7 +108,7 @@ async def task_cleanup(cleanup: bool) -> None:
             logger.error(
                 "sandbox %s may still exist and cost money: %s. Delete it with: inspect sandbox cleanup daytona %s",
                 name,
-                reason,
+                reason or "there was no time to delete it",
                 id or name,
             )
     elif news:

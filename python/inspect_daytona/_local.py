@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 from ._bridge import complete
 from ._session import _core, _settings
@@ -51,7 +51,7 @@ class LocalServer:
 
     async def __aenter__(self) -> Self:
         start = partial(_core.start_local, _settings(os.environ), self._host, self._port)
-        self._server = cast(_core.LocalServer, await complete(start))
+        self._server = await complete(start)
         return self
 
     async def __aexit__(

@@ -9,7 +9,7 @@ import atexit
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ._bridge import complete
 from ._config import Directories
@@ -36,7 +36,7 @@ async def connect() -> _core.Provider:
     Raises:
         DaytonaConfigError: If a setting is missing or wrong.
     """
-    return cast(_core.Provider, await complete(partial(_core.connect, _settings(os.environ))))
+    return await complete(partial(_core.connect, _settings(os.environ)))
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -50,7 +50,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.runs: list[_core.Run] = []
-        """One, or several if the environment's settings changed meanwhile; none is forgotten."""
+        """Those under way: one, or several if the environment's settings changed meanwhile."""
         self.reported: set[str] = set()
         """Names of sandboxes that the user was told of."""
         self.directories = Directories()

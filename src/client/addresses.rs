@@ -13,17 +13,18 @@ const HIDDEN: &str = "[address]";
 
 /// `text` without URLs, IP addresses, and host names with a port.
 pub(super) fn without_addresses(text: &str) -> String {
-    text.split_inclusive(ends_a_word)
-        .map(|piece| {
-            let word = piece.trim_end_matches(ends_a_word);
-            let end = &piece[word.len()..];
-            if word.contains("://") {
-                return format!("{HIDDEN}{end}");
-            }
+    let mut hidden = String::with_capacity(text.len());
+    for piece in text.split_inclusive(ends_a_word) {
+        let word = piece.trim_end_matches(ends_a_word);
+        if word.contains("://") {
+            hidden.push_str(HIDDEN);
+        } else {
             let parts: Vec<_> = word.split('=').map(hide).collect();
-            format!("{}{end}", parts.join("="))
-        })
-        .collect()
+            hidden.push_str(&parts.join("="));
+        }
+        hidden.push_str(&piece[word.len()..]);
+    }
+    hidden
 }
 
 fn ends_a_word(character: char) -> bool {

@@ -111,6 +111,10 @@ impl Client {
         let answer = self.attempt_any(call).await?;
         let result: Option<BulkUploadResult> = serde_json::from_slice(&answer.body).ok();
         if let Some(text) = result.as_ref().and_then(|result| result.errors.first()) {
+            if is_cut(text) {
+                let message = format!("the toolbox did not get the whole file ({text})");
+                return Err(Failure::ambiguous(Error::new(ErrorKind::Transport, message).temporary()));
+            }
             // `<destination>: create: open <destination>: is a directory`, in Go's words for the system's error
             let error =
                 file_error_of_text(text).unwrap_or_else(|| Error::new(ErrorKind::InvalidRequest, text));
@@ -129,6 +133,11 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Whether an upload broke off on its way to the toolbox, in Go's words, while our side of the connection went on.
+fn is_cut(text: &str) -> bool {
+    text.starts_with("reading part: ") || text.ends_with(": unexpected EOF") || text.ends_with(": EOF")
 }
 
 /// The body of a download, unless nobody could tell whether it is whole.

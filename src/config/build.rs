@@ -43,7 +43,7 @@ fn build(
     let empty = Mapping::default();
     let (mapping, written) = match &node.value {
         Value::Mapping(mapping) => {
-            reading.check_keys(mapping, BUILD, "build")?;
+            reading.check_keys(mapping, BUILD, format_args!("build"))?;
             (mapping, mapping.get("context").map(|node| node.name("context")).transpose()?.unwrap_or("."))
         }
         _ => (&empty, node.name("build")?),

@@ -20,13 +20,13 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
     };
     check_extensions(&mut reading, top)?;
     let Some(services_node) = top.get("services") else {
-        reading.check_keys(top, TOP, "")?;
+        reading.check_keys(top, TOP, format_args!(""))?;
         return Err(root.problem("a compose file needs `services`"));
     };
     let services = services_node.mapping("services")?;
     let active = active(&reading, services)?;
     reading.multi = active.len() > 1;
-    reading.check_keys(top, TOP, "")?;
+    reading.check_keys(top, TOP, format_args!(""))?;
     let settings = match top.get("x-daytona") {
         Some(node) => extension::read(node)?,
         None => XDaytona::default(),
@@ -167,10 +167,20 @@ fn single(
 }
 
 /// The sandbox of `x-daytona` settings that stand alone, without a compose file.
-pub(crate) fn alone(settings: XDaytona) -> SandboxPlan {
+pub(crate) fn alone(node: &Node) -> Read<SandboxPlan> {
+    let settings = extension::read(node)?;
     let image = settings.snapshot.clone().map_or(ImageSource::Default, ImageSource::Snapshot);
+    if image == ImageSource::Default && settings.resources != Resources::default() {
+        let mapping = node.mapping("x-daytona")?;
+        let entry = ["resources", "disk", "gpu_type"].iter().find_map(|key| mapping.entry(key));
+        return Err(Problem::at(
+            entry.map_or(&node.place, |entry| &entry.place),
+            "the default snapshot brings its own resources, so `resources` need an image",
+        )
+        .hint("Use a compose file with `image`, or a `snapshot` that has them"));
+    }
     let service = Service { name: "default".to_owned(), image, ..Service::default() };
-    SandboxPlan { service: laid_over(service, &settings), settings, warnings: Vec::new() }
+    Ok(SandboxPlan { service: laid_over(service, &settings), settings, warnings: Vec::new() })
 }
 
 /// `service` with the settings that win over it.

@@ -1,7 +1,9 @@
 //! A configuration as it was read, before the values of a sample are known.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::files::{FileKind, normalize};
 use super::interpolate::{Template, interpolate};
@@ -10,7 +12,7 @@ use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Servi
 use super::problem::Place;
 use super::reading::Reading;
 use super::values::Variables;
-use super::{Context, Source, XDaytona, compose, dotenv, extension, include, json, yaml};
+use super::{Context, Source, XDaytona, compose, dotenv, include, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
 
 /// In front of the names of variables that carry a sample's metadata.
@@ -30,15 +32,24 @@ pub struct Document {
 enum Content {
     Nothing,
     Dockerfile(PathBuf),
-    /// A file, with the text of the `.env` beside it.
-    File {
-        root: Node,
-        dotenv: Option<String>,
-    },
+    File(ComposeFile),
     /// A model from Inspect, which is never interpolated.
     Model(Node),
     /// Settings without a compose file, never interpolated either.
     Settings(Node),
+}
+
+/// A compose file.
+#[derive(Clone, Debug)]
+struct ComposeFile {
+    path: PathBuf,
+    root: Node,
+    /// The text of the `.env` beside it.
+    dotenv: Option<String>,
+    /// Whether variables or other files are put in, so that a plan needs a tree of its own.
+    varies: bool,
+    /// The variables of a sample's metadata that change what must be prepared, once somebody asked.
+    prepared: OnceLock<Vec<String>>,
 }
 
 impl Document {
@@ -73,7 +84,20 @@ impl Document {
                     Ok(FileKind::File { .. }) => Some(read_text(&dotenv, context)?),
                     _ => None,
                 };
-                Ok(Self { file, directory, content: Content::File { root, dotenv } })
+                let includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
+                // A quoted text may hold a dollar sign as an escape.
+                let varies = includes || text.contains(['$', '\\']);
+                Ok(Self {
+                    file,
+                    directory,
+                    content: Content::File(ComposeFile {
+                        path,
+                        root,
+                        dotenv,
+                        varies,
+                        prepared: OnceLock::new(),
+                    }),
+                })
             }
             Source::Model(json) => {
                 let file = "compose model".to_owned();
@@ -112,17 +136,29 @@ impl Document {
                 let reading = Reading::new(&self.file, &self.directory, context, &lookup);
                 compose::plan(reading, root).map_err(|problem| problem.into_error(&self.file))
             }
-            Content::Settings(root) => extension::read(root)
-                .map(|settings| Plan::Single(Box::new(compose::alone(settings))))
+            Content::Settings(root) => compose::alone(root)
+                .map(|plan| Plan::Single(Box::new(plan)))
                 .map_err(|problem| problem.into_error(&self.file)),
-            Content::File { root, dotenv } => self.plan_file(root, dotenv.as_deref(), context),
+            Content::File(file) => self.plan_file(file, Cow::Borrowed(&file.root), context),
         }
     }
 
-    fn plan_file(&self, root: &Node, dotenv: Option<&str>, context: &Context<'_>) -> Result<Plan> {
+    /// The plan of a configuration that is needed once: nothing of it is copied.
+    pub(crate) fn into_plan(mut self, context: &Context<'_>) -> Result<Plan> {
+        if let Content::File(file) = &mut self.content {
+            let nothing = Node { place: file.root.place.clone(), value: Value::Null, plain: true };
+            let root = std::mem::replace(&mut file.root, nothing);
+            if let Content::File(file) = &self.content {
+                return self.plan_file(file, Cow::Owned(root), context);
+            }
+        }
+        self.plan(context)
+    }
+
+    fn plan_file(&self, file: &ComposeFile, root: Cow<'_, Node>, context: &Context<'_>) -> Result<Plan> {
         let metadata = by_variable(context.metadata);
         let outer = |name: &str| metadata.get(name).cloned().or_else(|| (context.environment)(name));
-        let defaults = match dotenv {
+        let defaults = match &file.dotenv {
             Some(text) => {
                 let file = self.directory.join(".env").display().to_string();
                 dotenv::parse(text, &outer).map_err(|problem| problem.into_error(&file))?
@@ -130,15 +166,21 @@ impl Document {
             None => BTreeMap::new(),
         };
         let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
-        let mut root = root.clone();
         let mut reading = Reading::new(&self.file, &self.directory, context, &lookup);
-        let chain = &mut vec![self.directory.join(self.file_name())];
-        let unset = interpolate(&mut root, &lookup)
-            .and_then(|mut unset| {
-                include::expand(&mut root, context.files, &lookup, chain, &mut unset)?;
-                Ok(unset)
-            })
-            .map_err(|problem| problem.into_error(&self.file))?;
+        let mut unset = BTreeMap::new();
+        let root = if file.varies {
+            let mut root = root.into_owned();
+            let chain = &mut vec![file.path.clone()];
+            unset = interpolate(&mut root, &lookup)
+                .and_then(|mut unset| {
+                    include::expand(&mut root, context.files, &lookup, chain, &mut unset)?;
+                    Ok(unset)
+                })
+                .map_err(|problem| problem.into_error(&self.file))?;
+            Cow::Owned(root)
+        } else {
+            root
+        };
         for (name, place) in &unset {
             reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
         }
@@ -151,8 +193,14 @@ impl Document {
         })
     }
 
-    fn file_name(&self) -> &str {
-        self.file.rsplit('/').next().unwrap_or_default()
+    /// The files that this document depends on, also those that could exist: it is to be read again when one changes.
+    /// What [`Document::plan`] reads (included files, `env_file`s, build contexts) is not among them.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.content {
+            Content::Nothing | Content::Model(_) | Content::Settings(_) => Vec::new(),
+            Content::Dockerfile(path) => vec![path.clone()],
+            Content::File(file) => vec![file.path.clone(), self.directory.join(".env")],
+        }
     }
 
     /// The variables named `SAMPLE_METADATA_…` that the file uses.
@@ -164,18 +212,22 @@ impl Document {
     /// their values: what Inspect's `task_init_environment` is to return. Empty where samples differ in nothing that
     /// matters before they start.
     pub fn task_environment(&self, metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let Content::File(file) = &self.content else { return BTreeMap::new() };
+        let used = file.prepared.get_or_init(|| self.variables(is_prepared));
+        if used.is_empty() {
+            return BTreeMap::new();
+        }
         let values = by_variable(metadata);
-        let used = self.variables(is_prepared);
-        used.into_iter()
-            .filter_map(|name| values.get_key_value(&name))
+        used.iter()
+            .filter_map(|name| values.get_key_value(name))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
     }
 
     fn variables(&self, concerns: fn(&[&str]) -> bool) -> Vec<String> {
         let mut names = Vec::new();
-        if let Content::File { root, .. } = &self.content {
-            collect(root, &mut Vec::new(), concerns, &mut names);
+        if let Content::File(file) = &self.content {
+            collect(&file.root, &mut Vec::new(), concerns, &mut names);
         }
         names.sort_unstable();
         names.dedup();

@@ -11,7 +11,7 @@ pub(crate) fn parse(text: &str, lookup: &Lookup<'_>) -> Read<BTreeMap<String, St
     let mut reader = Reader { rest: text.strip_prefix('\u{feff}').unwrap_or(text), line: 1 };
     let mut values = BTreeMap::new();
     while reader.skip_to_statement() {
-        let place = Place::Text { line: reader.line, column: 1 };
+        let place = Place::text(reader.line, 1);
         let (name, has_value) = reader.name(&place)?;
         if !has_value {
             if let Some(value) = lookup(&name) {
@@ -45,7 +45,7 @@ pub(crate) fn parse_raw(text: &str, lookup: &Lookup<'_>) -> Read<BTreeMap<String
             None => (line.trim_end(), lookup(line.trim_end())),
         };
         if name.is_empty() || name.contains(char::is_whitespace) {
-            let place = Place::Text { line: index + 1, column: 1 };
+            let place = Place::text(index + 1, 1);
             return Err(Problem::at(&place, format!("`{name}` is not the name of a variable")));
         }
         if let Some(value) = value {

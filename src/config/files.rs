@@ -112,7 +112,7 @@ impl Files for MemoryFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match self.kind(path)? {
             FileKind::File { .. } => Ok(self.files[&normalize(path)].clone()),
-            _ => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::from_raw_os_error(21)),
         }
     }
 
@@ -125,7 +125,8 @@ impl Files for MemoryFiles {
         if self.files.keys().any(inside) || self.directories.iter().any(inside) {
             return Ok(FileKind::Directory);
         }
-        Err(io::ErrorKind::NotFound.into())
+        // as the system says it
+        Err(io::Error::from_raw_os_error(2))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

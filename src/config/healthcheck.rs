@@ -13,7 +13,7 @@ use super::units::duration;
 pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Option<Healthcheck>> {
     let Some(node) = service.get("healthcheck") else { return Ok(None) };
     let mapping = node.mapping("healthcheck")?;
-    reading.check_keys(mapping, HEALTHCHECK, "healthcheck")?;
+    reading.check_keys(mapping, HEALTHCHECK, format_args!("healthcheck"))?;
     let time = |key: &str, default: u64| match mapping.get(key) {
         Some(node) => duration(node, key),
         None => Ok(Duration::from_secs(default)),

@@ -11,7 +11,7 @@ use super::problem::{Place, Problem, Read};
 /// Parses a model that has no file: places are paths such as `services.default.image`.
 pub(crate) fn parse(json: &str) -> Read<Node> {
     let mut root: Node = serde_json::from_str(json).map_err(|error| {
-        let place = Place::Text { line: error.line().max(1), column: error.column().max(1) };
+        let place = Place::text(error.line().max(1), error.column().max(1));
         Problem::at(&place, format!("this is not valid JSON: {error}"))
     })?;
     name_places(&mut root, "");

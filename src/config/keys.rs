@@ -38,9 +38,9 @@ pub struct Key {
     pub reason: &'static str,
 }
 
-/// Looks a key up.
+/// Looks a key up. Tables are sorted.
 pub(crate) fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
-    table.iter().find(|key| key.name == name)
+    table.binary_search_by(|key| key.name.cmp(name)).ok().map(|index| &table[index])
 }
 
 use Decision::{Honoured, Ignored, Refused, Satisfied};
@@ -51,22 +51,6 @@ const fn key(name: &'static str, single: Decision, multi: Decision, reason: &'st
 
 /// Keys at the top of a compose file, beside `x-` keys.
 pub const TOP: &[Key] = &[
-    key(
-        "services",
-        Honoured,
-        Honoured,
-        "one service is the sandbox itself; several run under `docker compose` in one",
-    ),
-    key("networks", Honoured, Honoured, "a service whose networks are all `internal: true` has no internet"),
-    key(
-        "volumes",
-        Satisfied,
-        Honoured,
-        "a single service's named volumes are its own disk; external ones are refused",
-    ),
-    key("name", Satisfied, Satisfied, "sandboxes have names of their own"),
-    key("version", Satisfied, Satisfied, "obsolete in Compose too"),
-    key("secrets", Refused, Honoured, "use `x-daytona.secrets`, or copy the file in the Dockerfile"),
     key("configs", Refused, Honoured, "copy the file in the Dockerfile, or give it with the sample"),
     key(
         "include",
@@ -75,6 +59,22 @@ pub const TOP: &[Key] = &[
         "services, networks and volumes of other files; each has its own directory and `.env`",
     ),
     key("models", Refused, Refused, "a sandbox cannot provide models"),
+    key("name", Satisfied, Satisfied, "sandboxes have names of their own"),
+    key("networks", Honoured, Honoured, "a service whose networks are all `internal: true` has no internet"),
+    key("secrets", Refused, Honoured, "use `x-daytona.secrets`, or copy the file in the Dockerfile"),
+    key(
+        "services",
+        Honoured,
+        Honoured,
+        "one service is the sandbox itself; several run under `docker compose` in one",
+    ),
+    key("version", Satisfied, Satisfied, "obsolete in Compose too"),
+    key(
+        "volumes",
+        Satisfied,
+        Honoured,
+        "a single service's named volumes are its own disk; external ones are refused",
+    ),
 ];
 
 /// Keys of a service.
@@ -209,7 +209,12 @@ pub const SERVICE: &[Key] = &[
     key("sysctls", Refused, Honoured, "the kernel belongs to the platform"),
     key("tmpfs", Honoured, Honoured, "mounted when the sandbox starts"),
     key("tty", Satisfied, Honoured, "commands of an eval have no terminal"),
-    key("ulimits", Honoured, Honoured, "set for every command"),
+    key(
+        "ulimits",
+        Refused,
+        Honoured,
+        "a command can lower its own limits with `ulimit`; how high they may be is the platform's to say",
+    ),
     key("umask", Refused, Honoured, "set it in the command"),
     key("use_api_socket", Refused, Refused, "a sandbox has no access to a Docker daemon of this machine"),
     key("user", Honoured, Honoured, "`x-daytona.os_user` wins in a single service"),

@@ -60,5 +60,5 @@ use crate::error::Result;
 /// # Errors
 /// `InvalidConfig`, with file, line and column, for whatever is wrong or cannot be honoured.
 pub fn load(source: &Source, context: &Context<'_>) -> Result<Plan> {
-    Document::read(source, context)?.plan(context)
+    Document::read(source, context)?.into_plan(context)
 }

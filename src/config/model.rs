@@ -69,9 +69,16 @@ fn json(node: &Node) -> Json {
 /// A number or boolean, where its JSON form is exactly what was written; `3.10` and `0755` stay texts, which Compose
 /// converts where it needs to.
 fn typed(text: &str) -> Option<Json> {
-    let value: Json = serde_json::from_str(text).ok()?;
-    let written = value.to_string();
-    ((value.is_number() || value.is_boolean()) && written == text).then_some(value)
+    match text {
+        "true" => Some(Json::Bool(true)),
+        "false" => Some(Json::Bool(false)),
+        _ if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
+            let value: Json = serde_json::from_str(text).ok()?;
+            let written = value.to_string();
+            (value.is_number() && written == text).then_some(value)
+        }
+        _ => None,
+    }
 }
 
 fn escape(text: &str) -> String {

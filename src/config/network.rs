@@ -106,7 +106,11 @@ fn port(node: &Node, key: &str) -> Read<Vec<Port>> {
         // [[address:]host:]container[/protocol]; the address may be an IPv6 one in brackets.
         let text = node.text(key)?;
         let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let range = text.rsplit(':').next().unwrap_or(text);
+        let (host, range) = text.rsplit_once(':').unwrap_or(("", text));
+        let address = host.rsplit_once(':').map_or("", |(address, _)| address);
+        if !address.is_empty() && bare(address).parse::<IpAddr>().is_err() {
+            return Err(node.problem(format!("`{address}` in `{key}` is not an IP address")));
+        }
         (range.to_owned(), protocol.to_owned())
     };
     let Some(range) = port_range(&range).filter(|range| range.len() <= LONGEST_RANGE) else {
@@ -162,12 +166,16 @@ fn host(
         }
         return Ok(());
     }
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    match bare.parse::<IpAddr>() {
+    match bare(address).parse::<IpAddr>() {
         Ok(address) => {
             hosts.push((name.to_owned(), address.to_string()));
             Ok(())
         }
         Err(_) => Err(node.problem(format!("`{address}` in `extra_hosts` is not an IP address"))),
     }
+}
+
+/// An IPv6 address may stand in brackets.
+fn bare(address: &str) -> &str {
+    address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address)
 }

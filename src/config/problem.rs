@@ -11,18 +11,18 @@ pub(crate) enum Place {
     /// A line and a column of the file, both from 1.
     Text {
         /// Line.
-        line: usize,
+        line: u32,
         /// Column, in characters.
-        column: usize,
+        column: u32,
     },
     /// A place in another file, which this one includes.
     Included {
         /// The file.
         file: Arc<str>,
         /// Line.
-        line: usize,
+        line: u32,
         /// Column, in characters.
-        column: usize,
+        column: u32,
     },
     /// A path in a model that came without a file, for example `services.default.image`.
     Model(Arc<str>),
@@ -69,6 +69,13 @@ impl Problem {
 }
 
 impl Place {
+    /// A line and a column of the file, both from 1.
+    pub(crate) fn text(line: usize, column: usize) -> Self {
+        // Half the size of what parsers give: a tree has one per value.
+        let bounded = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self::Text { line: bounded(line), column: bounded(column) }
+    }
+
     /// The same line and column in another file than the one that is read.
     pub(crate) fn of_file(&self, file: &Arc<str>) -> Self {
         match self {

@@ -1,5 +1,6 @@
 //! What the readers of a file share: its name, its surroundings and the warnings so far.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Context;
@@ -62,26 +63,34 @@ impl<'a> Reading<'a> {
 
     /// Refuses unknown keys and those that the table refuses, and warns of those without effect. `section` names the
     /// mapping in messages and is empty for the top of the file.
-    pub(crate) fn check_keys(&mut self, mapping: &Mapping, table: &'static [Key], section: &str) -> Read<()> {
+    pub(crate) fn check_keys(
+        &mut self,
+        mapping: &Mapping,
+        table: &'static [Key],
+        section: fmt::Arguments<'_>,
+    ) -> Read<()> {
         for entry in mapping.iter() {
             let name = entry.key.as_str();
             let Some(key) = find(table, name) else {
                 // `x_default` is what an eval log makes of `x-default`.
                 if !name.starts_with("x-") && name != "x_default" {
-                    return Err(unknown_key(name, &entry.place, section, table.iter().map(|key| key.name)));
+                    let known = table.iter().map(|key| key.name);
+                    return Err(unknown_key(name, &entry.place, &section.to_string(), known));
                 }
                 continue;
             };
-            let decision = if self.multi { key.multi } else { key.single };
-            let told =
-                if section.is_empty() { format!("`{name}`") } else { format!("`{name}` of {section}") };
-            match decision {
+            // Names are put together for those few keys that something is said of.
+            let told = || match section.to_string() {
+                section if section.is_empty() => format!("`{name}`"),
+                section => format!("`{name}` of {section}"),
+            };
+            match if self.multi { key.multi } else { key.single } {
                 Decision::Refused if !entry.value.is_void() => {
-                    return Err(Problem::at(&entry.place, format!("{told} is not supported"))
+                    return Err(Problem::at(&entry.place, format!("{} is not supported", told()))
                         .hint(sentence(key.reason)));
                 }
                 Decision::Ignored if !is_as_usual(name, &entry.value) => {
-                    self.warn(&entry.place, format!("{told} has no effect: {}", key.reason));
+                    self.warn(&entry.place, format!("{} has no effect: {}", told(), key.reason));
                 }
                 _ => {}
             }

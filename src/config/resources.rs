@@ -17,7 +17,7 @@ pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Resourc
     let mut reservations = &empty;
     if let Some(node) = service.get("deploy") {
         let deploy = node.mapping("deploy")?;
-        reading.check_keys(deploy, DEPLOY, "deploy")?;
+        reading.check_keys(deploy, DEPLOY, format_args!("deploy"))?;
         only_one(deploy.get("replicas"), "replicas")?;
         if let Some(node) = deploy.get("resources") {
             let resources = node.mapping("resources")?;

@@ -1,7 +1,7 @@
 //! One service of a compose file.
 
 use super::keys::SERVICE;
-use super::node::{Entry, Mapping, Node};
+use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Service};
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
@@ -31,7 +31,7 @@ pub(crate) fn read(
     let name = entry.key.as_str();
     let service = entry.value.mapping(name)?;
     check_extensions(service)?;
-    reading.check_keys(service, SERVICE, &format!("service `{name}`"))?;
+    reading.check_keys(service, SERVICE, format_args!("service `{name}`"))?;
     check_platform(service)?;
     check_security(reading, service)?;
     check_namespaces(reading, service)?;
@@ -55,7 +55,12 @@ pub(crate) fn read(
         network: network::access(reading, service, around.networks)?,
         resources: resources::read(reading, service)?,
         ports: network::ports(service)?,
-        shm_size: service.get("shm_size").map(|node| bytes(node, "shm_size")).transpose()?,
+        // Docker reads 0 as its default.
+        shm_size: service
+            .get("shm_size")
+            .map(|node| bytes(node, "shm_size"))
+            .transpose()?
+            .filter(|size| *size > 0),
         tmpfs,
         ulimits: storage::ulimits(service)?,
     })
@@ -158,7 +163,7 @@ fn check_dependencies(service: &Mapping, around: Surroundings<'_>) -> Read<()> {
         };
         Err(node.problem(format!("`depends_on` names the service `{name}`, which {why}")))
     };
-    if let Ok(mapping) = node.mapping("depends_on") {
+    if let Value::Mapping(mapping) = &node.value {
         return mapping.iter().try_for_each(|entry| match entry.value.mapping(&entry.key)?.get("required") {
             Some(required) if !required.boolean("required")? => Ok(()),
             _ => check(&entry.key, &entry.value),

@@ -111,7 +111,7 @@ impl<'a> Composer<'a> {
 
     fn mapping(&mut self) -> Read<Mapping> {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut seen = HashSet::new();
+        let mut seen = Keys::default();
         let mut merged = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -128,7 +128,7 @@ impl<'a> Composer<'a> {
             };
             if key.plain && text == "<<" {
                 merge_sources(value, &mut merged)?;
-            } else if seen.insert(text.clone()) {
+            } else if seen.add(&text, &entries) {
                 entries.push(Entry { key: text, place: key.place, value });
             } else {
                 return Err(Problem::at(&key.place, format!("the key `{text}` is written twice")));
@@ -136,7 +136,7 @@ impl<'a> Composer<'a> {
         }
         // What is written here wins over what is merged, and an earlier source over a later one.
         for entry in merged {
-            if seen.insert(entry.key.clone()) {
+            if seen.add(&entry.key, &entries) {
                 entries.push(entry);
             }
         }
@@ -149,6 +149,26 @@ impl<'a> Composer<'a> {
             return Err(Problem::at(place, format!("aliases make the file larger than {MOST_NODES} values")));
         }
         Ok(())
+    }
+}
+
+/// The keys of a mapping so far. Most mappings are so short that looking through them is cheaper than hashing; a long one
+/// must not take quadratic time.
+#[derive(Default)]
+struct Keys(HashSet<String>);
+
+impl Keys {
+    const FEW: usize = 32;
+
+    /// Adds the key of the entry that follows `entries`; false where one of them has it.
+    fn add(&mut self, key: &str, entries: &[Entry]) -> bool {
+        if entries.len() < Self::FEW {
+            return !entries.iter().any(|entry| entry.key == key);
+        }
+        if self.0.is_empty() {
+            self.0.extend(entries.iter().map(|entry| entry.key.clone()));
+        }
+        self.0.insert(key.to_owned())
     }
 }
 
@@ -170,7 +190,7 @@ fn merge_sources(value: Node, merged: &mut Vec<Entry>) -> Read<()> {
 }
 
 fn place(marker: &Marker) -> Place {
-    Place::Text { line: marker.line().max(1), column: marker.col() + 1 }
+    Place::text(marker.line().max(1), marker.col() + 1)
 }
 
 fn is_null(text: &str) -> bool {

@@ -52,6 +52,13 @@ pub enum Request {
         /// Names the request.
         number: u64,
     },
+    /// Give a sandbox that runs an interface to a gateway. Answered by [`Report::Connected`].
+    Connect {
+        /// Names the request.
+        number: u64,
+        /// The number of the sandbox's start.
+        sandbox: u64,
+    },
     /// Kill every process of a sandbox. Answered by [`Report::Exited`] alone.
     Kill {
         /// The number of its start.
@@ -77,6 +84,19 @@ pub struct Order {
     pub spec: SandboxSpec,
     /// `cgroup.procs` files that its first process is to be written into.
     pub cgroups: Vec<PathBuf>,
+    /// The groups of `cgroups` are to be the sandbox's own, to make others in.
+    #[serde(default)]
+    pub delegation: Option<Delegation>,
+}
+
+/// Control groups that a sandbox may divide further.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delegation {
+    /// Version 1: the controllers of each hierarchy, as in `cpu,cpuacct`, or `name=systemd` where it has none.
+    Split(Vec<String>),
+    /// Version 2.
+    Unified,
 }
 
 /// From the runner.
@@ -90,8 +110,13 @@ pub enum Report {
         /// Whether sandboxes use this machine's own `sudo`.
         host_sudo: bool,
     },
-    /// The sandbox's toolbox is about to serve.
+    /// The sandbox's toolbox is about to serve. Beside it, where it has a gateway: the gateway's end of its interface.
     Started {
+        /// The number of the request.
+        number: u64,
+    },
+    /// The sandbox has an interface. Beside it: the gateway's end.
+    Connected {
         /// The number of the request.
         number: u64,
     },

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use tokio::task::AbortHandle;
 
 use super::registry::Phase;
@@ -16,6 +16,9 @@ use crate::error::{ErrorKind, Result};
 pub(super) const TTL_MINUTES: u32 = 60;
 /// Minutes that a sandbox is kept for a person to look at (`--no-sandbox-cleanup`).
 const INSPECTION_MINUTES: u32 = 24 * 60;
+
+/// How many extensions run at once.
+const PARALLEL_EXTENSIONS: usize = 16;
 
 /// The background task that extends; started with the first sandbox that can expire.
 #[derive(Debug, Default)]
@@ -71,7 +74,8 @@ async fn extend_all(run: &Run, minutes: u32) {
             _ => {}
         }
     });
-    join_all(extensions).await;
+    // many at once would use up the account's rate limit, which creations need
+    stream::iter(extensions).buffer_unordered(PARALLEL_EXTENSIONS).collect::<Vec<()>>().await;
 }
 
 /// Sets a time-to-live of `minutes` from now. A server may count it from the sandbox's creation: then its age is added.

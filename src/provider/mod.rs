@@ -6,11 +6,15 @@
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it
+//! - [`explain()`]: what a configuration means, without a server
 //! - [`cleanup`]: finding and deleting sandboxes of earlier runs
 
 pub mod cleanup;
+mod compose;
 pub mod containers;
+mod documents;
 pub mod exec;
+mod explain;
 mod files;
 pub mod images;
 mod keep_alive;
@@ -24,8 +28,9 @@ mod startup;
 
 pub use containers::{ContainerMounts, Mount};
 pub use exec::{Command, Outcome};
+pub use explain::explain;
 pub use images::{Images, Progress};
 pub use registry::Counts;
-pub use run::{Left, Run};
+pub use run::{Left, Run, Services};
 pub use sandbox::Sandbox;
 pub use settings::Settings;

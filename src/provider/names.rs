@@ -1,6 +1,8 @@
 //! What a sandbox is called: `inspect-<task>-<sample>-<hex8>`, and how it is labelled.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Label that marks every sandbox of an Inspect eval; its value is [`CREATED_BY_INSPECT`].
 pub const CREATED_BY: &str = "created_by";
@@ -14,14 +16,24 @@ const LONGEST: usize = 63;
 /// What the sample keeps of its segment however long the task is.
 const SAMPLE_AT_LEAST: usize = 20;
 
-/// A name for the sandbox of `sample` in `task`, unique by its random suffix.
+/// A name for the sandbox of `sample` in `task`, unique by its suffix: in this process for certain, elsewhere by chance.
 ///
 /// Of each segment, ASCII letters, digits, `_` and `.` are kept, every run of other characters becomes one `-`, and
 /// none stands at an end. A segment of which nothing is left is dropped with its dash. A name has at most 63
 /// characters: a long task gives way first, but a sample id longer than 20 is cut before the task disappears.
 pub fn sandbox_name(task: Option<&str>, sample: Option<&str>) -> String {
-    let suffix = &uuid::Uuid::new_v4().simple().to_string()[..8];
-    name_with_suffix(task, sample, suffix)
+    name_with_suffix(task, sample, &format!("{:08x}", unique_suffix()))
+}
+
+/// A number that no other call of this process gets, and that looks random. Of random ones, two of a hundred thousand
+/// are likely the same; a name drawn twice in one run would make two samples share a sandbox.
+fn unique_suffix() -> u32 {
+    static START: OnceLock<u32> = OnceLock::new();
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    /// Odd, so that all numbers come before one comes again; the golden ratio spreads them.
+    const STEP: u32 = 0x9E37_79B9;
+    let start = START.get_or_init(|| uuid::Uuid::new_v4().as_fields().0);
+    start.wrapping_add(DRAWN.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP))
 }
 
 fn name_with_suffix(task: Option<&str>, sample: Option<&str>, suffix: &str) -> String {
@@ -71,6 +83,12 @@ mod tests {
 
     fn name(task: &str, sample: &str) -> String {
         name_with_suffix(Some(task), Some(sample), "a1b2c3d4")
+    }
+
+    #[test]
+    fn no_name_is_drawn_twice() {
+        let drawn: std::collections::BTreeSet<_> = (0..300_000).map(|_| sandbox_name(None, None)).collect();
+        assert_eq!(drawn.len(), 300_000);
     }
 
     #[test]

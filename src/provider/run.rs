@@ -1,45 +1,34 @@
 //! One eval run: creates its sandboxes, keeps account of them, and sees that none is left.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+mod end;
+mod limits;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use super::compose::{self, Failure, Project};
 use super::images::{self, Images, Prepared};
 use super::keep_alive;
 use super::names;
 use super::registry::{Counts, Phase, Registry};
 use super::sandbox::Sandbox;
 use super::settings::Settings;
-use crate::api::sandbox::{CreateSandbox, DesiredState, SandboxState};
+use crate::api::sandbox::SandboxState;
 use crate::client::Client;
+use crate::config::ComposeProject;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many deletes run at once when a run ends.
-const PARALLEL_DELETES: usize = 16;
 /// How long one delete tries: a sandbox in transition refuses it for a while, and a rate limit for a minute.
 pub(super) const DELETE_PATIENCE: Duration = Duration::from_secs(150);
-/// How long the end of a run waits for creations and deletes that are under way.
-const SETTLE: Duration = Duration::from_secs(90);
-/// How long a create waits for the platform to have a free machine, and between two tries.
-const CAPACITY_PATIENCE: Duration = Duration::from_secs(300);
-const CAPACITY_POLL: Duration = Duration::from_secs(10);
 /// How long what a lost create request made may stay invisible.
 const INVISIBLE: Duration = Duration::from_secs(10);
-/// Between two looks at a used-up quota, if none of our sandboxes ends meanwhile: others use the account too.
-const QUOTA_POLL: Duration = Duration::from_secs(30);
-
 /// What a build with the sandbox may take, beyond the time that any start may take.
 const BUILD: Duration = Duration::from_secs(60 * 60);
-
-/// A deleted sandbox holds its quota until the platform has destroyed it, which takes seconds.
-const QUOTA_SETTLES: Duration = Duration::from_secs(120);
-/// Between two looks meanwhile.
-const QUOTA_SETTLING_POLL: Duration = Duration::from_secs(1);
 
 /// An eval run. Cheap to clone; all clones share one account of sandboxes.
 #[derive(Clone, Debug)]
@@ -59,6 +48,9 @@ pub(super) struct Inner {
     /// Held by the one creation that asks again while the account's limits refuse it.
     limit_turn: tokio::sync::Mutex<()>,
 }
+
+/// The services of a sandbox by name, the default one first.
+pub type Services = Vec<(String, Sandbox)>;
 
 /// A sandbox that a run could not delete, or was told to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,19 +110,45 @@ impl Run {
         self.0.registry.counts()
     }
 
-    /// Creates the sandbox `name` (see [`names::sandbox_name`]) and prepares it for commands.
+    /// Creates the sandbox `name` and prepares it for commands, as [`Run::create_services`]; returns its default service.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::create_services`].
+    pub async fn create(&self, name: String, settings: Settings) -> Result<Sandbox> {
+        let services = self.create_services(name, settings).await?;
+        let default = services.into_iter().next().map(|(_, sandbox)| sandbox);
+        default.ok_or_else(|| Error::new(ErrorKind::Unexpected, "a sandbox without services"))
+    }
+
+    /// Creates the sandbox `name` (see [`names::sandbox_name`]) and prepares it for commands. Returns its services by
+    /// name, the default one first: the sandbox itself, or the containers in it.
     ///
     /// The work goes on if the future is dropped, and ends with the sandbox deleted.
     ///
     /// # Errors
     ///
     /// Why it could not be created; what had come into being is deleted or on its way to.
-    pub async fn create(&self, name: String, settings: Settings) -> Result<Sandbox> {
+    pub async fn create_services(&self, name: String, settings: Settings) -> Result<Services> {
         self.0.registry.record(&name);
         let (sender, receiver) = oneshot::channel();
         let run = self.clone();
         tokio::spawn(async move {
-            let made = run.make(&name, &settings).await;
+            let mut made = Box::pin(run.make(&name, &settings)).await;
+            if let Err(Failure::Unfit(error)) = &made
+                && !sender.is_closed()
+            {
+                tracing::warn!("{error}. Another sandbox is tried");
+                run.0.registry.record(&name);
+                made = Box::pin(run.make(&name, &settings)).await;
+            }
+            let made = made.map_err(|failure| match failure {
+                Failure::Final(error) => error,
+                Failure::Unfit(error) => error.with_hint(
+                    "Two sandboxes could not run a Docker Engine: try another region (`x-daytona.target`), or ask \
+                     Daytona's support",
+                ),
+            });
             if let Err(Ok(_unwanted)) = sender.send(made) {
                 run.delete_logged(&name).await;
             }
@@ -140,21 +158,27 @@ impl Run {
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
     }
 
-    async fn make(&self, name: &str, settings: &Settings) -> Result<Sandbox> {
-        let cancelled =
-            || Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name));
+    async fn make(&self, name: &str, settings: &Settings) -> Result<Services, Failure> {
+        let cancelled = || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
         let given_up =
             || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
         let told = |line: &str| tracing::info!("{line}");
-        let image = tokio::select! {
-            image = self.0.images.prepare(&self.0.client, settings.plan(), false, &told) => image,
-            () = given_up() => Err(Error::new(ErrorKind::Unexpected, "the sample was cancelled")),
+        let sources = async {
+            let project = match settings.project() {
+                Some(plan) => Some((Arc::clone(plan), self.0.images.project(plan, false).await?)),
+                None => None,
+            };
+            Ok((settings.image(&self.0.client, &self.0.images, false, &told).await?, project))
         };
-        let image = match image {
-            Ok(image) => image,
+        let sources = tokio::select! {
+            sources = sources => sources,
+            () = given_up() => Err(cancelled()),
+        };
+        let (image, project) = match sources {
+            Ok(sources) => sources,
             Err(error) => {
                 self.0.registry.remove(name, false);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let request = settings.create_request(name, names::labels(&self.0.id, settings.labels()), &image);
@@ -162,7 +186,7 @@ impl Run {
             Ok(created) => created,
             Err(error) => {
                 self.create_failed(name, &error);
-                return Err(error.with_sandbox(name));
+                return Err(error.with_sandbox(name).into());
             }
         };
         let expires = created.auto_destroy_at.is_some();
@@ -170,24 +194,31 @@ impl Run {
         if expires && settings.extends_ttl() {
             self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
         }
+        let prepare = async {
+            let machine = self.prepare(name, created, settings, &image).await?;
+            match &project {
+                Some((plan, project)) => self.start_services(&machine, plan, project).await,
+                None => self.start_service(machine, settings).await.map_err(Failure::Final),
+            }
+        };
         let prepared = if wanted {
             tokio::select! {
-                prepared = self.prepare(name, created, settings, &image) => prepared,
+                prepared = prepare => prepared,
                 // a healthcheck may take hours, which somebody would pay for
-                () = given_up() => cancelled(),
+                () = given_up() => Err(cancelled().into()),
             }
         } else {
-            cancelled()
+            Err(cancelled().into())
         };
         match prepared {
-            Ok(sandbox) if self.0.registry.became_alive(name) => Ok(sandbox),
+            Ok(services) if self.0.registry.became_alive(name) => Ok(services),
             Ok(_) => {
                 self.delete_logged(name).await;
-                cancelled()
+                Err(cancelled().into())
             }
-            Err(error) => {
+            Err(failure) => {
                 self.delete_logged(name).await;
-                Err(error.with_sandbox(name))
+                Err(failure.map(|error| error.with_sandbox(name)))
             }
         }
     }
@@ -216,103 +247,35 @@ impl Run {
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
-        let sandbox =
-            Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await?;
-        for warning in sandbox.start_service(settings.service()).await? {
-            if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
-                tracing::warn!("{warning}");
-            }
-        }
-        Ok(sandbox)
+        let shim = self.0.images.shim(image).await;
+        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory, shim).await
     }
 
-    /// Sends the create request; brings back a prepared image that was retired or deleted meanwhile.
-    async fn create_from(
+    /// The service that is the sandbox itself.
+    async fn start_service(&self, sandbox: Sandbox, settings: &Settings) -> Result<Services> {
+        let service = settings.service();
+        self.warn_once(sandbox.start_service(service).await?);
+        Ok(vec![(service.name.clone(), sandbox)])
+    }
+
+    /// The services that are containers in the sandbox.
+    async fn start_services(
         &self,
-        request: &CreateSandbox,
-        image: &Prepared,
-    ) -> Result<crate::api::sandbox::Sandbox> {
-        let error = match (self.create_within_limits(request).await, image) {
-            (Err(error), Prepared::Snapshot(name))
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest)
-                    && error.attempts() == 1
-                    && error.message().contains(name) =>
-            {
-                error
-            }
-            (result, _) => return result,
-        };
-        let Prepared::Snapshot(name) = image else { return Err(error) };
-        if !self.0.images.renew(&self.0.client, name).await? {
-            return Err(error);
-        }
-        self.create_within_limits(request).await
+        machine: &Sandbox,
+        plan: &ComposeProject,
+        project: &Project,
+    ) -> Result<Services, Failure> {
+        let (services, warnings) = compose::start(machine, plan, project).await?;
+        self.warn_once(warnings);
+        Ok(services)
     }
 
-    /// Sends the create request; waits while the account's quota is used up by our own sandboxes, and a while for a
-    /// free machine.
-    async fn create_within_limits(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
-        let name = request.name.as_deref().unwrap_or_default();
-        let began = Instant::now();
-        let mut turn = None;
-        loop {
-            let error = match self.0.client.sandboxes().create(request).await {
-                // an earlier request of ours was refused for the quota that its own repeat had taken
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && turn.is_some() => {
-                    let found = self.0.client.sandboxes().find(name).await?;
-                    let ours = |key: &str| request.labels.get(key);
-                    return match found {
-                        Some(found) if found.labels.get(names::RUN_ID) == ours(names::RUN_ID) => Ok(found),
-                        _ => Err(error),
-                    };
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::QuotaExceeded | ErrorKind::NoCapacity) => {
-                    error
-                }
-                result => return result,
-            };
-            let Some(pause) = self.limit_pause(&error, began) else {
-                return Err(error.with_hint(
-                    "Delete sandboxes that are not needed (inspect sandbox cleanup daytona), lower --max-sandboxes, or \
-                     raise the account's limits",
-                ));
-            };
-            let given_up =
-                self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
-            let wait = async {
-                if turn.is_none() {
-                    // one of all that wait asks again; the others would only use up the rate limit
-                    turn = Some(self.0.limit_turn.lock().await);
-                } else {
-                    let _changed = timeout(pause, self.0.registry.wait_for_change()).await;
-                }
-            };
-            tokio::select! {
-                () = wait => {}
-                // the refusal tells that there is nothing to delete
-                () = given_up => return Err(error),
-            }
-        }
-    }
-
-    /// How long to wait before a create that the account's limits refused is tried again; `None` if that is of no use.
-    fn limit_pause(&self, error: &Error, began: Instant) -> Option<Duration> {
-        if error.kind() == ErrorKind::NoCapacity {
-            return (began.elapsed() < CAPACITY_PATIENCE).then_some(CAPACITY_POLL);
-        }
-        let ours = |phase: &Phase| matches!(phase, Phase::Alive | Phase::Deleting);
-        let others = self.0.registry.all().iter().any(|(_, entry)| ours(&entry.phase));
-        if self.0.registry.deleted_within(QUOTA_SETTLES) {
-            return Some(QUOTA_SETTLING_POLL);
-        }
-        if others {
-            let warning = format!("waiting for other sandboxes of this eval to end: {}", error.message());
+    fn warn_once(&self, warnings: Vec<String>) {
+        for warning in warnings {
             if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
                 tracing::warn!("{warning}");
             }
-            return Some(QUOTA_POLL);
         }
-        None
     }
 
     /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.
@@ -424,94 +387,5 @@ impl Run {
         if let Err(error) = self.delete(name).await {
             tracing::warn!("{error}. It is tried again when the eval ends");
         }
-    }
-
-    /// Ends the run: waits for what is under way, deletes every sandbox that is left, by account and by label, and
-    /// returns what could not be deleted. With `cleanup` false, returns what is kept. May be called again.
-    pub async fn finish(&self, cleanup: bool) -> Vec<Left> {
-        let busy = |phase: &Phase| matches!(phase, Phase::Creating | Phase::Deleting);
-        let settled = self.0.registry.wait_until(|entries| !entries.values().any(|entry| busy(&entry.phase)));
-        let settled = timeout(SETTLE, settled);
-        if cleanup {
-            // what lives is deleted at once; a creation under way must not hold that up, and deletes what it makes
-            self.0.registry.doom_all();
-            let (_settled, ()) = tokio::join!(settled, self.delete_living());
-            self.delete_living().await;
-            if let Err(error) = self.sweep().await {
-                tracing::warn!("cannot look for sandboxes that are left: {error}");
-            }
-        } else {
-            self.0.kept.store(true, Ordering::Relaxed);
-            let _settled = settled.await;
-            keep_alive::extend_for_inspection(self).await;
-        }
-        self.0.keep_alive.stop();
-        self.left()
-    }
-
-    /// Deletes every sandbox that exists and that nobody is deleting yet.
-    async fn delete_living(&self) {
-        let living = self.0.registry.all().into_iter().filter(|(_, entry)| {
-            matches!(entry.phase, Phase::Alive | Phase::Left(_))
-                || (entry.phase == Phase::Creating && entry.id.is_some())
-        });
-        let deletions = living.map(|(name, _)| async move {
-            // reported by `left`
-            let _result = self.delete(&name).await;
-        });
-        stream::iter(deletions).buffer_unordered(PARALLEL_DELETES).collect::<Vec<()>>().await;
-    }
-
-    /// What is on the account now.
-    pub fn left(&self) -> Vec<Left> {
-        let left = self.0.registry.all().into_iter().map(|(name, entry)| Left {
-            name,
-            id: entry.id,
-            reason: match entry.phase {
-                Phase::Left(reason) => reason,
-                Phase::Creating => "its creation never ended".to_owned(),
-                Phase::Deleting => "its deletion never ended".to_owned(),
-                Phase::Alive => String::new(),
-            },
-        });
-        left.collect()
-    }
-
-    /// Finishes a run whose process ends without having done so, unless its sandboxes are to be kept.
-    pub async fn settle(&self) {
-        if !self.is_kept() && !self.0.registry.all().is_empty() {
-            self.finish(true).await;
-        }
-    }
-
-    /// Whether its sandboxes are to outlive it.
-    pub fn is_kept(&self) -> bool {
-        self.0.kept.load(Ordering::Relaxed)
-    }
-
-    /// Deletes sandboxes that carry this run's label but are not on its account: the news of their creation was lost.
-    async fn sweep(&self) -> Result<()> {
-        if !self.0.registry.was_used() {
-            return Ok(());
-        }
-        let known: BTreeSet<String> =
-            self.0.registry.all().into_iter().filter_map(|(_, entry)| entry.id).collect();
-        for listed in self.0.client.sandboxes().list(&names::labels(&self.0.id, &BTreeMap::default())).await?
-        {
-            let going = listed.state == SandboxState::Destroying
-                || listed.desired_state == Some(DesiredState::Destroyed);
-            if going || known.contains(&listed.id) {
-                continue;
-            }
-            // the list lags behind: only the sandbox itself tells whether it is there
-            let Some(found) = self.0.client.sandboxes().find(&listed.id).await? else { continue };
-            if matches!(found.state, SandboxState::Destroying | SandboxState::Destroyed) {
-                continue;
-            }
-            self.0.registry.record(&found.name);
-            self.0.registry.identified(&found.name, &found.id, false);
-            self.delete_logged(&found.name).await;
-        }
-        Ok(())
     }
 }

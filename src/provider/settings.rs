@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,11 +12,18 @@ use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
 use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{
+    ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::compose;
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
+
+/// The configurations that this process read.
+static DOCUMENTS: Documents = Documents::new();
 
 /// What the Python side hands over, as JSON.
 #[derive(Debug, Deserialize)]
@@ -46,7 +54,10 @@ enum Origin {
 /// A configuration that this version can carry out.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The sandbox: the service itself, or the machine around several services.
     plan: SandboxPlan,
+    /// The services in it, where there are several.
+    project: Option<Arc<ComposeProject>>,
 }
 
 impl Settings {
@@ -56,7 +67,7 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
     pub fn from_json(json: &str) -> Result<Self> {
-        read_request(json, |document, context| Self::from_plan(document.plan(context)?))
+        read_request(json, &own_environment, |document, context| Self::from_plan(document.plan(context)?))
     }
 
     /// The variables named `SAMPLE_METADATA_…` that change what must be prepared for this sample, with their values: what
@@ -66,7 +77,9 @@ impl Settings {
     ///
     /// [`ErrorKind::InvalidConfig`] if the configuration cannot be read.
     pub fn task_environment(json: &str) -> Result<BTreeMap<String, String>> {
-        read_request(json, |document, context| Ok(document.task_environment(context.metadata)))
+        read_request(json, &own_environment, |document, context| {
+            Ok(document.task_environment(context.metadata))
+        })
     }
 
     /// Takes a plan.
@@ -75,9 +88,9 @@ impl Settings {
     ///
     /// [`ErrorKind::Unsupported`] if it asks for what this version cannot do.
     pub fn from_plan(plan: Plan) -> Result<Self> {
-        let plan = match plan {
-            Plan::Single(plan) => *plan,
-            Plan::Multi(_) => return Err(unsupported("more than one service")),
+        let (plan, project) = match plan {
+            Plan::Single(plan) => (*plan, None),
+            Plan::Multi(project) => (machine(&project), Some(Arc::from(project))),
         };
         if let Some(what) = beyond_this_version(&plan.service) {
             return Err(unsupported(what));
@@ -85,12 +98,12 @@ impl Settings {
         if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
             return Err(unsupported(&format!("the class {class}")));
         }
-        Ok(Self { plan })
+        Ok(Self { plan, project })
     }
 
-    /// The service's name in a compose file; `default` where there is none.
-    pub fn service_name(&self) -> &str {
-        &self.plan.service.name
+    /// The services that run in the sandbox, where there are several.
+    pub(super) fn project(&self) -> Option<&Arc<ComposeProject>> {
+        self.project.as_ref()
     }
 
     /// What was ignored and why.
@@ -115,10 +128,6 @@ impl Settings {
 
     pub(super) fn service(&self) -> &Service {
         &self.plan.service
-    }
-
-    pub(super) fn plan(&self) -> &SandboxPlan {
-        &self.plan
     }
 
     /// The user's labels.
@@ -258,6 +267,15 @@ impl Settings {
 }
 
 impl Settings {
+    /// Checks that nothing has to be built for samples, as Inspect's `--sandbox-prebuilt` asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to; what is wrong with the build's files.
+    pub async fn expect_prebuilt(&self, client: &Client, images: &Images) -> Result<()> {
+        images.expect_prebuilt(client, &self.plan).await
+    }
+
     /// Makes what samples start from, once for all of them: uploads and builds. Reads the build's files again if it was
     /// done before. `progress` is told what happens, in lines for a user.
     ///
@@ -265,7 +283,26 @@ impl Settings {
     ///
     /// What is wrong with the build's files; [`ErrorKind::BuildFailed`] with the end of the build's log.
     pub async fn prepare(&self, client: &Client, images: &Images, progress: &Progress<'_>) -> Result<()> {
-        images.prepare(client, &self.plan, true, progress).await.map(drop)
+        if let Some(project) = &self.project {
+            images.project(project, true).await?;
+        }
+        self.image(client, images, true, progress).await.map(drop)
+    }
+
+    /// What sandboxes are created from; prepared now unless it was before. With `fresh`, files are read again.
+    pub(super) async fn image(
+        &self,
+        client: &Client,
+        images: &Images,
+        fresh: bool,
+        progress: &Progress<'_>,
+    ) -> Result<Prepared> {
+        match &self.project {
+            Some(project) if !project.snapshot_is_given => {
+                images.prepare_named(client, &self.plan, &project.snapshot, compose::IMAGE, progress).await
+            }
+            _ => images.prepare(client, &self.plan, fresh, progress).await,
+        }
     }
 }
 
@@ -293,7 +330,11 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
 }
 
 /// Reads what the Python side hands over, see [`Request`].
-fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Result<T>) -> Result<T> {
+pub(super) fn read_request<T>(
+    json: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    read: impl FnOnce(&Document, &Context<'_>) -> Result<T>,
+) -> Result<T> {
     let request: Request = serde_json::from_str(json).map_err(|error| {
         Error::new(ErrorKind::Unexpected, format!("the configuration is unreadable: {error}"))
     })?;
@@ -305,20 +346,48 @@ fn read_request<T>(json: &str, read: impl FnOnce(&Document, &Context<'_>) -> Res
     };
     let context = Context {
         directory: &request.directory,
-        environment: &|name| std::env::var(name).ok(),
+        environment,
         metadata: &request.metadata,
         files: &RealFiles,
     };
-    read(&Document::read(&source, &context)?, &context)
+    let document = DOCUMENTS.read(&source, &context)?;
+    read(&document, &context)
+}
+
+fn own_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The sandbox around several services, as a plan of its own.
+fn machine(project: &ComposeProject) -> SandboxPlan {
+    let image = if project.snapshot_is_given {
+        ImageSource::Snapshot(project.snapshot.clone())
+    } else {
+        ImageSource::Image(compose::IMAGE.to_owned())
+    };
+    let settings = project.settings.clone();
+    let network = match (settings.network_allow_list.as_slice(), settings.domain_allow_list.as_slice()) {
+        ([], []) => Network::Default,
+        ([], names) => Network::AllowDomains(names.to_vec()),
+        (networks, _) => Network::AllowCidrs(networks.to_vec()),
+    };
+    SandboxPlan {
+        service: Service {
+            name: project.default.clone(),
+            image,
+            environment: project.environment.clone(),
+            network,
+            resources: project.resources.clone(),
+            ..Service::default()
+        },
+        settings,
+        warnings: project.warnings.clone(),
+    }
 }
 
 /// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
 fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    let sized_default =
-        service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
-    let asks =
-        [(sized_default, "resources without an image of its own"), (!service.ulimits.is_empty(), "ulimits")];
-    asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
+    (!service.ulimits.is_empty()).then_some("ulimits")
 }
 
 fn unsupported(what: &str) -> Error {

@@ -20,7 +20,7 @@ mod _core {
     #[pymodule_export]
     use super::local::{LocalServer, local_statistics, serve, start_local};
     #[pymodule_export]
-    use super::provider::{Provider, Run, Sandbox, connect, is_local, task_environment};
+    use super::provider::{Provider, Run, Sandbox, connect, explain, is_local, task_environment};
     #[pymodule_export]
     use super::runtime::{Operation, shutdown};
 

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::errors::to_exception;
 use super::gate;
 use super::local;
-use super::runtime::{Operation, runtime, start};
+use super::runtime::{Operation, runtime, start, unpanicked};
 use crate::api::sandbox::Sandbox as SandboxRecord;
 use crate::client::{Client, ClientOptions, Credentials, Environment};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,15 +24,15 @@ use crate::provider::cleanup;
 /// Held while connecting, so that tasks that begin together share one.
 static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
 
-/// Every run of this process, so that none is left unfinished when it ends.
-static RUNS: std::sync::Mutex<Vec<provider::Run>> = std::sync::Mutex::new(Vec::new());
+/// Runs by id: those that Python still has, and those that have sandboxes left, so that the process's end leaves none.
+static RUNS: std::sync::Mutex<BTreeMap<String, provider::Run>> = std::sync::Mutex::new(BTreeMap::new());
 
 /// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
 pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
     let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
-    let settling = futures_util::future::join_all(runs.iter().map(provider::Run::settle));
+    let settling = futures_util::future::join_all(runs.values().map(provider::Run::settle));
     let _in_time = tokio::time::timeout(limit, settling).await;
-    runs.iter().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
+    runs.values().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
 }
 
 /// A connection to Daytona. Cheap to clone.
@@ -92,13 +92,28 @@ impl Provider {
 /// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
 /// thread of Python's can change the environment while it is read.
 fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
-    provider::Settings::from_json(json).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::from_json(json).map_err(|error| to_exception(py, &error)))
 }
 
 /// The variables that a dedicated `task_init` of a sample needs, see [`provider::Settings::task_environment`].
 #[pyfunction]
 pub(super) fn task_environment(py: Python<'_>, settings: &str) -> PyResult<BTreeMap<String, String>> {
-    provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error))
+    unpanicked(|| provider::Settings::task_environment(settings).map_err(|error| to_exception(py, &error)))
+}
+
+/// What `settings` (JSON) mean, see [`provider::explain()`]; variables are those of `environ`, or of this process.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "values are what Python hands over")]
+pub(super) fn explain(
+    py: Python<'_>,
+    settings: &str,
+    environ: Option<BTreeMap<String, String>>,
+) -> PyResult<String> {
+    let variable = |name: &str| match &environ {
+        Some(environ) => environ.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    provider::explain(settings, &variable).map_err(|error| to_exception(py, &error))
 }
 
 #[pymethods]
@@ -124,7 +139,7 @@ impl Provider {
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
         let run = provider::Run::with_images(self.client.clone(), self.images.clone());
-        RUNS.lock().unwrap_or_else(PoisonError::into_inner).push(run.clone());
+        RUNS.lock().unwrap_or_else(PoisonError::into_inner).insert(run.id().to_owned(), run.clone());
         Run { run, local: self.local.is_some() }
     }
 
@@ -136,6 +151,14 @@ impl Provider {
         start(on_done, future, |py, warnings: Vec<String>| {
             Ok(warnings.into_pyobject(py)?.into_any().unbind())
         })
+    }
+
+    /// Checks that nothing has to be built for samples of `settings` (JSON).
+    fn expect_prebuilt(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.expect_prebuilt(&client, &images).await };
+        start(on_done, future, |py, ()| Ok(py.None()))
     }
 
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
@@ -208,6 +231,15 @@ pub(super) struct Run {
     local: bool,
 }
 
+/// Nobody can create sandboxes in it any more.
+impl Drop for Run {
+    fn drop(&mut self) {
+        if self.run.is_kept() || self.run.left().is_empty() {
+            RUNS.lock().unwrap_or_else(PoisonError::into_inner).remove(self.run.id());
+        }
+    }
+}
+
 #[pymethods]
 impl Run {
     /// The run's id, in the label `inspect_run_id`.
@@ -239,7 +271,7 @@ impl Run {
         provider::names::sandbox_name(task, sample)
     }
 
-    /// Creates a sandbox; ends with a `Sandbox`.
+    /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
     fn create(
         &self,
         py: Python<'_>,
@@ -250,10 +282,12 @@ impl Run {
         let (run, local) = (self.run.clone(), self.local);
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let service = settings.service_name().to_owned();
-            Ok(Sandbox { service, inner: run.create(name, settings).await?, local })
+            let services = run.create_services(name, settings).await?;
+            Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
         };
-        start(on_done, future, |py, sandbox| Ok(Py::new(py, sandbox)?.into_any()))
+        start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
+            Ok(sandboxes.into_pyobject(py)?.into_any().unbind())
+        })
     }
 
     /// Gives up a sandbox that may or may not exist. Never waits.
@@ -268,10 +302,20 @@ impl Run {
         let run = self.run.clone();
         let future = async move { Ok(run.finish(cleanup).await) };
         start(on_done, future, |py, left: Vec<provider::Left>| {
-            let rows: Vec<_> = left.into_iter().map(|left| (left.name, left.id, left.reason)).collect();
-            Ok(rows.into_pyobject(py)?.into_any().unbind())
+            Ok(left.into_iter().map(left_row).collect::<Vec<_>>().into_pyobject(py)?.into_any().unbind())
         })
     }
+
+    /// `(name, id, reason)` of the sandboxes on the run's account now.
+    fn left(&self) -> Vec<LeftRow> {
+        self.run.left().into_iter().map(left_row).collect()
+    }
+}
+
+type LeftRow = (String, Option<String>, String);
+
+fn left_row(left: provider::Left) -> LeftRow {
+    (left.name, left.id, left.reason)
 }
 
 /// A running sandbox.
@@ -305,7 +349,10 @@ impl Sandbox {
 
     /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
     fn connection_command(&self) -> Option<String> {
-        (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
+        let ssh = format!("daytona ssh {}", self.inner.id());
+        // ssh leads to the machine around a container, and takes no command
+        let then = self.inner.container_id().map(|id| format!("  # then: docker exec -it {id:.12} sh"));
+        (!self.local).then(|| ssh + &then.unwrap_or_default())
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.

@@ -160,8 +160,8 @@ fn deliver(py: Python<'_>, finished: Finished) {
     }
 }
 
-/// What `work` returns, or an error in place of its panic.
-fn unpanicked<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+/// What `work` returns, or an error in place of its panic, which Python's `except Exception` would not catch.
+pub(super) fn unpanicked<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(PyRuntimeError::new_err("a result of inspect-daytona was lost to a panic; please report it"))
     })

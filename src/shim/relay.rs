@@ -242,12 +242,9 @@ fn is_absent(error: &io::Error) -> bool {
 /// Connects to the resident's socket without following a link: the socket of another container, or the Engine's,
 /// would be in reach of one.
 fn connect(to: &Addressee) -> io::Result<UnixStream> {
-    let pinned = |path: &Path, flags: i32| {
-        File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW | flags).open(path)
-    };
     let through = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let directory = pinned(&Path::new(&to.directory).join(&to.name), libc::O_DIRECTORY)?;
-    let socket = pinned(&through(&directory).join("socket"), 0)?;
+    let directory = system::pin(&Path::new(&to.directory).join(&to.name), libc::O_DIRECTORY)?;
+    let socket = system::pin(&through(&directory).join("socket"), 0)?;
     if !socket.metadata()?.file_type().is_socket() {
         return Err(io::ErrorKind::InvalidInput.into());
     }

@@ -13,6 +13,13 @@ use super::system::Pid;
 /// Where sudo is looked for; not in `PATH`, which the sandbox's users control.
 const PLACES: [&str; 5] =
     ["/usr/bin/sudo", "/usr/local/bin/sudo", "/bin/sudo", "/usr/sbin/sudo", "/usr/local/sbin/sudo"];
+/// How often root's shim is asked. Its process and sudo may be killed while they wait, which says nothing about the
+/// command; the call repeated finds it, or starts it if that had not happened.
+const TRIES: u32 = 3;
+/// The wait before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How sudo exits if it does not run the command; the shim never does.
+const REFUSED: i32 = 1;
 /// How long a kill through sudo may take.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -24,6 +31,29 @@ pub(super) fn run(call: &Call, shim: &Path) -> Reply {
             "the sandbox cannot run commands as user {user}: its toolbox is not root, and sudo is not installed"
         ));
     };
+    let began = Instant::now();
+    let mut call = with_environment(call.clone());
+    let whole = call.wait;
+    let mut last = String::new();
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+            call.wait = whole.saturating_sub(began.elapsed());
+        }
+        last = match ask(&sudo, &call, shim) {
+            Ok(reply) => return reply,
+            Err(why) => why,
+        };
+    }
+    match call.action {
+        // it may well run: whoever asked will ask again, and then only what root's shim says counts
+        Action::Start(_) => Reply::Pending,
+        Action::Attach | Action::Kill | Action::Read(_) => Reply::Lost(last),
+    }
+}
+
+/// Asks root's shim once; says why there is no answer.
+fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, String> {
     let mut command = Command::new(sudo);
     command.args(["-n", "--"]).arg(shim).args(["run", "--sudo"]);
     if let Ok(directory) = std::env::current_dir() {
@@ -32,29 +62,30 @@ pub(super) fn run(call: &Call, shim: &Path) -> Reply {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return Reply::Refused(super::launch::failed("a process for sudo", &error)),
+        Err(error) => return Ok(Reply::Refused(super::launch::failed("a process for sudo", &error))),
     };
-    let payload = protocol::write_payload(&with_environment(call.clone()));
     if let Some(mut stdin) = child.stdin.take() {
         // If sudo refuses it does not read; what it says then is the answer.
-        drop(stdin.write_all(payload.as_bytes()));
+        drop(stdin.write_all(protocol::write_payload(call).as_bytes()));
     }
     let output = match child.wait_with_output() {
         Ok(output) => output,
-        Err(error) => return Reply::Lost(format!("sudo could not be waited for: {error}")),
+        Err(error) => return Err(format!("sudo could not be waited for: {error}")),
     };
     if let Some(reply) = protocol::find_reply(&String::from_utf8_lossy(&output.stdout), call.id) {
-        return reply;
+        return Ok(reply);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    match said.lines().find(|line| line.starts_with("sudo:")) {
-        Some(line) => unsupported(format!(
-            "the sandbox cannot run commands as user {user}: its toolbox is not root, and {line}"
-        )),
-        None => {
-            Reply::Lost(format!("the shim under sudo gave no answer ({}): {}", output.status, said.trim()))
-        }
+    let said = said.trim();
+    if output.status.code() == Some(REFUSED) {
+        // warnings come first
+        let reason = said.lines().last().unwrap_or("sudo refuses");
+        let user = call.user.as_deref().unwrap_or_default();
+        return Ok(unsupported(format!(
+            "the sandbox cannot run commands as user {user}: its toolbox is not root, and {reason}"
+        )));
     }
+    Err(format!("the shim under sudo gave no answer ({}): {said}", output.status))
 }
 
 fn unsupported(message: String) -> Reply {

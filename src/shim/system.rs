@@ -5,7 +5,9 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
@@ -41,6 +43,17 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
 pub(super) fn exit_now(status: i32) -> ! {
     // SAFETY: never returns.
     unsafe { libc::_exit(status) }
+}
+
+/// A descriptor that stands for `path` and follows no link at its end. std drops `O_PATH` with musl, whose `O_ACCMODE`
+/// contains it.
+pub(super) fn pin(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC | flags;
+    // SAFETY: `path` ends with NUL and outlives the call.
+    let number = check(unsafe { libc::open(path.as_ptr(), flags) })?;
+    // SAFETY: `number` was just opened and belongs to nobody else.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 /// Leaves the session, its process group and its terminal.

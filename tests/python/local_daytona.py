@@ -117,6 +117,25 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
+def run(
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    seconds: float = LIMIT_SECONDS,
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python with `arguments` to its end, without a terminal, an account or an expectation."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env=clean_environment(**(variables or {})),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
 @contextmanager
 def serve(**variables: str) -> Iterator[LocalDaytona]:
     """Runs a server; `variables` are settings without `INSPECT_DAYTONA_LOCAL_`. Nothing of it is left afterwards."""

@@ -13,21 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, command_lines, serve
+from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, command_lines, run, serve
+
+CLEANUP = ["-m", "inspect_ai", "sandbox", "cleanup", "daytona"]
 
 
 def cleanup(server: LocalDaytona, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `inspect sandbox cleanup daytona`, without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona", *arguments],
-        # wide, so that no cell of the table is folded
-        env=clean_environment(**server.environment, COLUMNS="250"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    # wide, so that no cell of the table is folded
+    return run(*CLEANUP, *arguments, variables=server.environment | {"COLUMNS": "250"}, seconds=120)
 
 
 def test_cleanup_deletes_every_sandbox_of_inspect_and_no_other(daytona: LocalDaytona) -> None:
@@ -89,9 +83,7 @@ def test_a_failing_delete_is_named_and_fails_the_command_after_the_others_are_de
 def test_a_key_that_may_not_delete_is_refused_once_and_told_what_it_lacks(daytona: LocalDaytona) -> None:
     boxes = [daytona.create(f"inspect-a-{number}") for number in range(3)]
     body = '{"statusCode":403,"message":"Access denied","error":"Forbidden"}'
-    daytona.fault(
-        "DELETE", "/api/sandbox/*", "status", status=403, body=body, contentType="application/json"
-    )
+    daytona.fault("DELETE", "/api/sandbox/*", "status", status=403, body=body, contentType="application/json")
     done = cleanup(daytona)
     assert done.returncode == 1
     assert "delete:sandboxes" in done.stdout + done.stderr
@@ -104,15 +96,7 @@ def test_a_key_that_may_not_delete_is_refused_once_and_told_what_it_lacks(dayton
 
 @pytest.mark.parametrize("variable", ["DAYTONA_API_URL", "DAYTONA_SERVER_URL"])
 def test_cleanup_of_a_local_daytona_starts_none(variable: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
-        env=clean_environment(**{variable: " Local "}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run(*CLEANUP, variables={variable: " Local "}, seconds=120)
     assert done.returncode == 0, done.stderr
     assert "nothing to clean up" in " ".join(done.stdout.split())
 
@@ -128,14 +112,18 @@ def test_cleanup_goes_past_one_page(daytona: LocalDaytona) -> None:
     assert daytona.names() == []
 
 
-@pytest.mark.parametrize(("answer", "left"), [("n", ["inspect-a"]), ("y", [])])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [("n", ["inspect-a"]), ("\x04", ["inspect-a"]), ("y", [])],
+    ids=["no", "Ctrl-D", "yes"],
+)
 def test_cleanup_of_everything_asks_on_a_terminal(
     daytona: LocalDaytona, answer: str, left: list[str]
 ) -> None:
     daytona.create("inspect-a")
     ours, terminal = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
+        [sys.executable, *CLEANUP],
         env=clean_environment(**daytona.environment),
         stdin=terminal,
         stdout=terminal,
@@ -156,15 +144,7 @@ def test_cleanup_of_everything_asks_on_a_terminal(
 
 
 def test_cleanup_without_a_key_is_one_sentence() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "inspect_ai", "sandbox", "cleanup", "daytona"],
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run(*CLEANUP, seconds=120)
     assert done.returncode == 1
     assert "DAYTONA_API_KEY" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -193,15 +173,7 @@ def test_serve_takes_host_and_port() -> None:
     with serve() as server:
         assert server.url.startswith("http://127.0.0.1:")
         port = server.url.partition("127.0.0.1:")[2].partition("/")[0]
-        taken = subprocess.run(
-            [sys.executable, "-m", "inspect_daytona", "serve", "--port", port],
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
+        taken = run("-m", "inspect_daytona", "serve", "--port", port)
         assert taken.returncode == 1
         assert taken.stdout == ""
         assert port in taken.stderr
@@ -219,15 +191,7 @@ def test_serve_takes_host_and_port() -> None:
 def test_serve_refuses_wrong_settings_in_one_sentence(
     arguments: list[str], variables: dict[str, str], says: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "inspect_daytona", "serve", *arguments],
-        env=clean_environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = run("-m", "inspect_daytona", "serve", *arguments, variables=variables)
     assert done.returncode in {1, 2}
     assert done.stdout == ""
     assert says in done.stderr

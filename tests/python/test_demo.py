@@ -7,22 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local_daytona import LIMIT_SECONDS, clean_environment, command_lines, wait_until
+from local_daytona import LIMIT_SECONDS, clean_environment, command_lines, run, wait_until
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 def test_the_demo_scores_as_expected_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(DEMO)],
-        cwd=tmp_path,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    done = run(str(DEMO), directory=tmp_path, seconds=170)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "result: success, 14 samples, accuracy 0.857" in done.stdout
     assert "sandboxes: 14 created, 14 deleted, 0 left" in done.stdout

@@ -14,14 +14,11 @@ pytestmark = pytest.mark.anyio
 async def test_what_the_file_system_refuses_is_the_os_error_that_python_has_for_it(
     sandbox: DaytonaSandboxEnvironment,
 ) -> None:
-    prepared = await sandbox.exec(
-        [
-            "sh",
-            "-c",
-            "mkdir d; echo x > plain; echo x > fixed; chmod 400 fixed; ln -s loop loop; "
-            "sudo sh -c 'mkdir /frozen; mount -t tmpfs -o ro tmpfs /frozen'",
-        ]
-    )
+    line = """
+        mkdir d; echo x > plain; echo x > fixed; chmod 400 fixed; ln -s loop loop
+        sudo sh -c 'mkdir /frozen; mount -t tmpfs -o ro tmpfs /frozen'
+    """
+    prepared = await sandbox.exec(["sh", "-c", line])
     assert prepared.success, prepared.stderr
     expected: list[tuple[str, type[OSError], int]] = [
         ("n" * 300, OSError, errno.ENAMETOOLONG),

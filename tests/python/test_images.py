@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.dataset import Sample
 from inspect_ai.solver import TaskState
 from inspect_ai.util import sandbox
+from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 from conftest import BACKEND
-from inspect_daytona import DaytonaSandboxEnvironment
+from inspect_daytona import DaytonaSandboxEnvironment, _lifecycle
 from local_daytona import LocalDaytona, serve
 from tool_calls import evaluate, python_solver, scripted
 
@@ -50,6 +52,22 @@ def prepared(server: LocalDaytona) -> list[dict[str, object]]:
 def compose(text: str, name: str = "compose.yaml") -> str:
     Path(name).write_text(text)
     return name
+
+
+def test_progress_is_shown_by_the_thread_of_the_event_loop(
+    images: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose("services: {default: {image: 'python:3.12'}}")
+    shown: list[tuple[str, threading.Thread]] = []
+    monkeypatch.setattr(_lifecycle, "_show", lambda line: shown.append((line, threading.current_thread())))
+
+    async def prepare() -> None:
+        with sandbox_lifecycle_scope():
+            await DaytonaSandboxEnvironment.task_init("startup", config)
+
+    anyio.run(prepare, backend=BACKEND)
+    assert any("Snapshot" in line for line, _ in shown)
+    assert {thread for _, thread in shown} == {threading.current_thread()}
 
 
 def checking(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
-from local_daytona import LIMIT_SECONDS, clean_environment
+from local_daytona import run
 
 # Waits for an operation without an event loop.
 PREAMBLE = """\
@@ -21,18 +20,9 @@ def complete(start):
 """
 
 
-def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a script in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", PREAMBLE + script],
-        cwd=folder,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    return run("-c", PREAMBLE + script, directory=folder)
 
 
 def test_a_panic_on_the_way_to_python_fails_one_operation_and_no_other(tmp_path: Path) -> None:
@@ -44,7 +34,7 @@ assert value is None and "panic" in str(error), error
 value, error = complete(lambda done: _core.connect({"DAYTONA_API_KEY": "k"}, done))
 assert error is None and isinstance(value, _core.Provider), error
 """
-    done = run(script, tmp_path)
+    done = run_script(script, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -60,7 +50,7 @@ assert error is None
 running = [provider.find_sandboxes(None, lambda value, error: None) for _ in range(200)]
 """
     for _ in range(5):
-        done = run(script, tmp_path)
+        done = run_script(script, tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     assert "127.0.0.1" in (tmp_path / "log").read_text()
 
@@ -74,7 +64,7 @@ try:
 except RuntimeError as ex:
     print(ex)
 """
-    done = run(script, tmp_path)
+    done = run_script(script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ended" in done.stdout
 
@@ -98,7 +88,7 @@ for start in [provider.check, lambda *rest: provider.prepare(*rest[:1], print, *
     os.environ["TEST_CPUS"] = "1"
     start(settings, lambda value, error: None).abort()
 """
-    done = run(script, tmp_path)
+    done = run_script(script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cpus") == 3, done.stdout
 
@@ -112,5 +102,5 @@ complete(lambda done: _core.connect({"DAYTONA_API_KEY": "k"}, done))
 wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
 assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, hard)
 """
-    done = run(script, tmp_path)
+    done = run_script(script, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +15,7 @@ from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 from conftest import BACKEND
 from inspect_daytona import DaytonaConfig, DaytonaSandboxEnvironment
-from local_daytona import LIMIT_SECONDS, LocalDaytona, clean_environment, serve
+from local_daytona import LIMIT_SECONDS, LocalDaytona, run, serve
 
 Provider = DaytonaSandboxEnvironment
 
@@ -160,16 +158,9 @@ def test_the_command_line_shows_the_message_without_a_traceback(tmp_path: Path) 
     (tmp_path / "task.py").write_text(
         "from inspect_ai import Task, task\n@task\ndef empty():\n    return Task(sandbox='daytona')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "inspect_ai", "eval", "task.py", "--model", "mockllm/model"],
-        cwd=tmp_path,
-        env=clean_environment(INSPECT_DISPLAY="plain", COLUMNS="250"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    arguments = ["-m", "inspect_ai", "eval", "task.py", "--model", "mockllm/model"]
+    variables = {"INSPECT_DISPLAY": "plain", "COLUMNS": "250"}
+    done = run(*arguments, variables=variables, directory=tmp_path, seconds=120)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "DAYTONA_API_KEY is not set" in said

@@ -322,6 +322,7 @@ impl Control {
             Source::Ready(image) => Some(image),
             _ => None,
         };
+        let nesting = record.has_nesting();
         let mut env = image.map(|image| image.env.clone()).unwrap_or_default();
         env.extend(sandbox.env.clone());
         let built = sandbox.build_info.as_ref().and_then(|build| build.snapshot_ref.as_ref());
@@ -345,7 +346,9 @@ impl Control {
             work_dir: image.and_then(|image| image.work_dir.clone()),
             entrypoint: image.map(Image::started).unwrap_or_default(),
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
-            network: record.network(),
+            network: self.network(sandbox, nesting),
+            nesting,
+            mounts: self.mounts(&sandbox.volumes),
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),
                 memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),

@@ -10,6 +10,8 @@
 //! | `INSPECT_DAYTONA_LOCAL_DIRECTORY` | below which directory sandboxes keep their files | in the user's data directory |
 //! | `INSPECT_DAYTONA_LOCAL_IMAGES` | `name=directory`, `name=file.tar[.gz]` or `name=host`, comma-separated: root file systems by image name | none |
 //! | `INSPECT_DAYTONA_LOCAL_DOCKER` | `auto` (a Docker Engine that answers serves other images and Dockerfiles) or `off` | `auto` |
+//! | `INSPECT_DAYTONA_LOCAL_NETWORK` | `auto` (each sandbox has a network of its own where that works), `gateway` (or else no server) or `machine` | `auto` |
+//! | `INSPECT_DAYTONA_LOCAL_DNS` | name servers for sandboxes with a network of their own: `address` or `address:port`, comma-separated | the machine's |
 //! | `INSPECT_DAYTONA_LOCAL_CPU` | cores of a sandbox from a snapshot that says nothing | `1` |
 //! | `INSPECT_DAYTONA_LOCAL_MEMORY` | its memory in GiB | `1` |
 //! | `INSPECT_DAYTONA_LOCAL_DISK` | its disk in GiB | `3` |
@@ -22,7 +24,7 @@
 //! An empty variable counts as absent; any other variable with this prefix is an error.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -30,7 +32,7 @@ use secrecy::SecretString;
 
 use super::faults::FaultRule;
 use crate::error::{Error, ErrorKind, Result};
-use crate::local::engine::EngineChoice;
+use crate::local::engine::{EngineChoice, NetworkChoice, NetworkOptions};
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "INSPECT_DAYTONA_LOCAL_";
@@ -54,6 +56,8 @@ pub struct LocalOptions {
     pub images: BTreeMap<String, ImageSource>,
     /// Whether a Docker Engine is used for other images and for Dockerfiles.
     pub docker: DockerChoice,
+    /// Which network sandboxes have.
+    pub network: NetworkOptions,
     /// Resources of a sandbox whose snapshot says nothing.
     pub resources: Resources,
     /// Processes per sandbox.
@@ -137,6 +141,7 @@ impl Default for LocalOptions {
             directory: None,
             images: BTreeMap::new(),
             docker: DockerChoice::Auto,
+            network: NetworkOptions::default(),
             resources: Resources { cpu: 1, memory: 1, disk: 3 },
             // enough for any build, and a fork bomb stays the sandbox's own problem
             pids: Some(4096),
@@ -188,6 +193,8 @@ impl LocalOptions {
             "DIRECTORY" => self.directory = Some(absolute(value)?),
             "IMAGES" => self.images = images(value)?,
             "DOCKER" => self.docker = docker(value)?,
+            "NETWORK" => self.network.choice = network(value)?,
+            "DNS" => self.network.resolvers = resolvers(value)?,
             "CPU" => self.resources.cpu = positive(value)?,
             "MEMORY" => self.resources.memory = positive(value)?,
             "DISK" => self.resources.disk = positive(value)?,
@@ -252,6 +259,25 @@ fn docker(value: &str) -> Result<DockerChoice, String> {
         "off" => Ok(DockerChoice::Off),
         _ => Err(format!("expected `auto` or `off`, got {value:?}")),
     }
+}
+
+fn network(value: &str) -> Result<NetworkChoice, String> {
+    match value {
+        "auto" => Ok(NetworkChoice::Auto),
+        "gateway" => Ok(NetworkChoice::Gateway),
+        "machine" => Ok(NetworkChoice::Machine),
+        _ => Err(format!("expected `auto`, `gateway` or `machine`, got {value:?}")),
+    }
+}
+
+fn resolvers(value: &str) -> Result<Vec<SocketAddr>, String> {
+    let resolver = |text: &str| {
+        let text = text.trim();
+        let address = text.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 53));
+        let address = address.or_else(|| text.parse().ok());
+        address.ok_or_else(|| format!("expected `address` or `address:port`, got {text:?}"))
+    };
+    value.split(',').map(resolver).collect()
 }
 
 fn absolute(value: &str) -> Result<PathBuf, String> {
@@ -359,6 +385,8 @@ mod tests {
             ("FAULTS", "{"),
             ("ENGINE", "strongest"),
             ("DOCKER", "yes"),
+            ("NETWORK", "host"),
+            ("DNS", "dns.example.org"),
             ("COLOUR", "blue"),
         ] {
             let error = options(&[(name, value)]).unwrap_err();

@@ -9,7 +9,6 @@ use super::images::{Flight, Source};
 use super::timestamp;
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::Running;
-use crate::local::spec::Network;
 
 /// A stored sandbox.
 #[derive(Debug)]
@@ -89,6 +88,11 @@ impl Record {
         self.enter(SandboxState::BuildFailed, now);
     }
 
+    /// Whether containers are to run in it.
+    pub(super) fn has_nesting(&self) -> bool {
+        matches!(&self.source, Source::Ready(image) if image.nesting)
+    }
+
     /// Whether a transition is under way.
     pub(super) fn is_pending(&self) -> bool {
         let reached = matches!(
@@ -154,11 +158,6 @@ impl Record {
             auto_destroy_at: self.destroy_at.map(timestamp::format),
             ..self.sandbox.clone()
         }
-    }
-
-    /// Network access that the stored settings ask for.
-    pub(super) fn network(&self) -> Network {
-        if self.sandbox.network_block_all { Network::Blocked } else { Network::Host }
     }
 }
 

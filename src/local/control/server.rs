@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::clock::{Clock, SystemClock};
 use super::options::LocalOptions;
-use super::state::{Control, Statistics};
+use super::state::{Control, ControlPlane, Statistics};
 use super::{auth, automation, connection, error, handlers, inject, preview, requests, throttle};
 use crate::api::sandbox::SandboxState;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +48,7 @@ impl LocalServer {
         options.check()?;
         let state = StateDirectory::open(options.directory.as_deref())?;
         let directory = state.path().join("sandboxes");
-        let engine = engine::choose(options.engine, state).await?;
+        let engine = engine::choose(options.engine, &options.network, state).await?;
         let isolation = engine.isolation();
         tracing::info!(isolation = isolation.name, "local Daytona isolates sandboxes");
         for lost in &isolation.lost {
@@ -115,29 +115,6 @@ impl LocalServer {
 impl fmt::Debug for LocalServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalServer").field("url", &self.url()).field("isolation", self.isolation()).finish()
-    }
-}
-
-/// A control plane without a socket.
-#[derive(Clone, Debug)]
-pub struct ControlPlane(Control);
-
-impl ControlPlane {
-    /// A control plane that makes sandboxes with `engine` in `directory` and is reached at `origin`
-    /// (`http://host:port`).
-    pub fn new(
-        engine: Arc<dyn Engine>,
-        clock: Arc<dyn Clock>,
-        options: LocalOptions,
-        origin: String,
-        directory: PathBuf,
-    ) -> Self {
-        Self(Control::new(engine, clock, options, origin, directory))
-    }
-
-    /// The key that clients must send.
-    pub fn api_key(&self) -> &SecretString {
-        &self.0.api_key
     }
 }
 

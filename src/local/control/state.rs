@@ -29,6 +29,10 @@ use crate::local::engine::Engine;
 #[derive(Clone, Debug)]
 pub(super) struct Control(Arc<Shared>);
 
+/// A control plane without a socket.
+#[derive(Clone, Debug)]
+pub struct ControlPlane(pub(super) Control);
+
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) engine: Arc<dyn Engine>,
@@ -47,6 +51,8 @@ pub(super) struct Shared {
     pub(super) storage: Storage,
     pub(super) images: Images,
     pub(super) requests: Requests,
+    /// Held while a network is changed, so that what is stored last is what holds.
+    pub(super) network_changes: tokio::sync::Mutex<()>,
     /// Wakes the automation, since something may now be due earlier.
     pub(super) reschedule: Notify,
     /// Becomes true when the server ends; creates are refused from then on.
@@ -87,10 +93,10 @@ impl std::ops::Deref for Control {
     }
 }
 
-impl Control {
+impl ControlPlane {
     /// A control plane that makes sandboxes with `engine` in `directory` and is reached at `origin`
     /// (`http://host:port`).
-    pub(super) fn new(
+    pub fn new(
         engine: Arc<dyn Engine>,
         clock: Arc<dyn Clock>,
         options: LocalOptions,
@@ -102,7 +108,7 @@ impl Control {
         let store = Store { snapshots: Snapshots::new(&options, now), ..Store::default() };
         // beside the sandboxes, whose ids are not like this, so that the engine removes both
         let prepared = directory.join(".prepared");
-        Self(Arc::new(Shared {
+        Self(Control(Arc::new(Shared {
             engine,
             clock,
             api_key,
@@ -116,14 +122,22 @@ impl Control {
             storage: Storage::new(prepared.join("contexts")),
             images: Images::new(&options, prepared.join("images")),
             requests: Requests::default(),
+            network_changes: tokio::sync::Mutex::new(()),
             reschedule: Notify::new(),
             closing: watch::Sender::new(false),
             store: Mutex::new(store),
             tasks: Mutex::new(JoinSet::new()),
             options,
-        }))
+        })))
     }
 
+    /// The key that clients must send.
+    pub fn api_key(&self) -> &SecretString {
+        &self.0.api_key
+    }
+}
+
+impl Control {
     pub(super) fn now(&self) -> SystemTime {
         self.clock.now()
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ApiError, ApiResult};
 use crate::api::snapshot::BuildInfo;
+use crate::local::spec::{Access, Cidr};
 
 /// A sandbox name: no HTML tags, URLs or control characters. Empty means the default.
 pub(super) fn name(name: &str) -> ApiResult<()> {
@@ -39,16 +40,60 @@ pub(super) fn environment(env: &BTreeMap<String, String>) -> ApiResult<()> {
     Ok(())
 }
 
-/// Allow lists, which no engine enforces yet; leaving one out would open the network further than was asked.
-pub(super) fn no_lists(networks: Option<&str>, domains: Option<&str>) -> ApiResult<()> {
-    for (list, field) in [(networks, "networkAllowList"), (domains, "domainAllowList")] {
-        if list.is_some_and(|list| !list.trim().is_empty()) {
-            return Err(ApiError::bad_request(format!(
-                "Local Daytona does not support {field}; it can block all network access (networkBlockAll) or none"
-            )));
+/// The most entries of an allow list.
+const LISTED: usize = 10;
+
+/// The entries of a comma-separated list of networks; none where it is absent or empty.
+pub(super) fn networks(list: Option<&str>) -> ApiResult<Vec<Cidr>> {
+    let network = |entry: &str| {
+        Cidr::parse(entry).ok_or_else(|| {
+            let message = "networkAllowList: expected an IPv4 network such as 10.0.0.0/8";
+            ApiError::bad_request(format!("{message}, got {entry:?}"))
+        })
+    };
+    entries(list, "networkAllowList")?.into_iter().map(network).collect()
+}
+
+/// The entries of a comma-separated list of host names; none where it is absent or empty.
+pub(super) fn domains(list: Option<&str>) -> ApiResult<Vec<String>> {
+    let domain = |entry: &str| {
+        let name = entry.strip_prefix("*.").unwrap_or(entry);
+        let label = |label: &str| {
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+            (1..=63).contains(&label.len())
+                && label.bytes().all(inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if name.len() > 253 || !name.split('.').all(label) {
+            let message = "domainAllowList: expected a host name, optionally with `*.` in front";
+            return Err(ApiError::bad_request(format!("{message}, got {entry:?}")));
         }
+        Ok(entry.to_owned())
+    };
+    entries(list, "domainAllowList")?.into_iter().map(domain).collect()
+}
+
+fn entries<'a>(list: Option<&'a str>, field: &str) -> ApiResult<Vec<&'a str>> {
+    let list = list.map(str::trim).filter(|list| !list.is_empty());
+    let entries: Vec<&str> = list.map(|list| list.split(',').map(str::trim).collect()).unwrap_or_default();
+    if entries.len() > LISTED {
+        return Err(ApiError::bad_request(format!("{field}: at most {LISTED} entries are allowed")));
     }
-    Ok(())
+    Ok(entries)
+}
+
+/// What the network settings of a sandbox let through; `None` where no list limits it.
+pub(super) fn access(networks: Option<&str>, domains: Option<&str>) -> ApiResult<Option<Access>> {
+    let (networks, domains) = (self::networks(networks)?, self::domains(domains)?);
+    match (networks.is_empty(), domains.is_empty()) {
+        (true, true) => Ok(None),
+        (false, true) => Ok(Some(Access::Networks(networks))),
+        (true, false) => Ok(Some(Access::Domains(domains))),
+        (false, false) => Err(ApiError::bad_request(
+            "networkAllowList and domainAllowList exclude each other; an empty string clears one",
+        )),
+    }
 }
 
 /// A build that says what to build.
@@ -106,6 +151,23 @@ mod tests {
         for bad in ["<b>", "a</p>b", "http://x", "WWW.example.org", "a\nb", "\u{7f}"] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn allow_lists_are_checked_entry_by_entry() {
+        assert_eq!(access(None, Some(" ")).unwrap(), None);
+        assert!(
+            matches!(access(Some("10.0.0.0/8, 192.0.2.1/32"), None).unwrap(), Some(Access::Networks(list)) if list.len() == 2)
+        );
+        assert!(matches!(access(None, Some("*.example.org,a_b.test")).unwrap(), Some(Access::Domains(_))));
+        let eleven = ["10.0.0.0/8"; 11].join(",");
+        for bad in [&eleven, "10.0.0.1", "::/0", "10.0.0.0/8,,", "10.0.0.0/8;1.0.0.0/8"] {
+            assert!(access(Some(bad), None).is_err(), "{bad}");
+        }
+        for bad in ["*", "a.*.b", "http://a.test", "a..b", "-a.test", "a b", "a.test/x", "10.0.0.0/8"] {
+            assert!(access(None, Some(bad)).is_err(), "{bad}");
+        }
+        assert!(access(Some("10.0.0.0/8"), Some("a.test")).is_err());
     }
 
     #[test]

@@ -8,12 +8,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::delegate;
 use super::hierarchy::{Controller, Hierarchy, PREFIX, find};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::spec::Limits;
+use crate::local::wire::Delegation;
 
 /// The kernel's default scheduling period.
 const PERIOD_MICROSECONDS: u64 = 100_000;
+/// Freezes the processes of a group of version 1.
+const FREEZER: &str = "freezer.state";
 
 /// The groups of one server.
 #[derive(Debug, Default)]
@@ -24,8 +28,11 @@ pub(super) struct Cgroups {
 /// The groups of one sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cgroup {
-    directories: Vec<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
     memory: Option<(PathBuf, bool)>,
+    /// The groups below that are the sandbox's to divide.
+    pub(super) delegated: Vec<PathBuf>,
+    pub(super) delegation: Option<Delegation>,
 }
 
 impl Cgroups {
@@ -51,17 +58,23 @@ impl Cgroups {
         self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&controller))
     }
 
-    /// Makes the groups of a sandbox for the limits that can be enforced.
+    /// Makes the groups of a sandbox for the limits that can be enforced; with `nesting`, in every hierarchy, and a
+    /// group below each that is the sandbox's to divide.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::System`] where the kernel refuses a limit; nothing is left then.
-    pub(super) fn create(&self, id: &str, limits: &Limits) -> Result<Cgroup> {
+    /// [`ErrorKind::System`] where the kernel refuses a limit or a group; nothing is left then.
+    pub(super) fn create(&self, id: &str, limits: &Limits, nesting: bool) -> Result<Cgroup> {
         let mut group = Cgroup::default();
-        let written = self.write(id, limits, &mut group);
+        let mut written = self.write(id, limits, &mut group);
+        if nesting {
+            written = written.and_then(|()| delegate::delegate(&self.hierarchies, id, &mut group));
+        }
         written.map_err(|(path, error)| {
             let _ = group.remove();
-            let message = format!("cannot limit the sandbox's resources: {}: {error}", path.display());
+            let what =
+                if nesting { "make the sandbox's control groups" } else { "limit the sandbox's resources" };
+            let message = format!("cannot {what}: {}: {error}", path.display());
             Error::new(ErrorKind::System, message).with_sandbox(id).with_source(error)
         })?;
         Ok(group)
@@ -76,10 +89,7 @@ impl Cgroups {
         for (controller, limit) in wanted {
             let (Some(limit), Some(hierarchy)) = (limit, self.hierarchy(controller)) else { continue };
             let directory = hierarchy.directory.join(id);
-            if !group.directories.contains(&directory) {
-                fs::create_dir(&directory).map_err(|error| (directory.clone(), error))?;
-                group.directories.push(directory.clone());
-            }
+            group.make(&directory)?;
             for (file, text) in settings(controller, hierarchy.unified, limit) {
                 let path = directory.join(file);
                 match fs::write(&path, text) {
@@ -98,7 +108,7 @@ impl Cgroups {
     /// What groups a sandbox with this id may have left.
     pub(super) fn remains(&self, id: &str) -> Cgroup {
         let directories = self.hierarchies.iter().map(|hierarchy| hierarchy.directory.join(id));
-        Cgroup { directories: directories.filter(|path| path.exists()).collect(), memory: None }
+        Cgroup { directories: directories.filter(|path| path.exists()).collect(), ..Cgroup::default() }
     }
 
     /// Removes the server's groups.
@@ -135,18 +145,49 @@ fn settings(controller: Controller, unified: bool, limit: u64) -> Vec<(&'static 
 impl Cgroup {
     /// The files through which a process is put into the groups.
     pub(super) fn procs(&self) -> Vec<PathBuf> {
-        self.directories.iter().map(|directory| directory.join("cgroup.procs")).collect()
+        let directories = if self.delegated.is_empty() { &self.directories } else { &self.delegated };
+        directories.iter().map(|directory| directory.join("cgroup.procs")).collect()
+    }
+
+    /// What is the sandbox's to divide.
+    pub(super) fn delegation(&self) -> Option<Delegation> {
+        self.delegation.clone()
+    }
+
+    /// Makes a group, if it was not made before.
+    pub(super) fn make(&mut self, directory: &Path) -> Result<(), (PathBuf, io::Error)> {
+        if !self.directories.iter().any(|known| known == directory) {
+            fs::create_dir(directory).map_err(|error| (directory.to_owned(), error))?;
+            self.directories.push(directory.to_owned());
+        }
+        Ok(())
     }
 
     /// Whether the memory limit has killed a process.
     pub(super) fn is_out_of_memory(&self) -> bool {
         let Some((directory, unified)) = &self.memory else { return false };
-        let file = if *unified { "memory.events" } else { "memory.oom_control" };
-        fs::read_to_string(directory.join(file)).is_ok_and(|text| kills(&text) > 0)
+        if *unified {
+            return fs::read_to_string(directory.join("memory.events")).is_ok_and(|text| kills(&text) > 0);
+        }
+        // version 1 counts where the process was
+        let inner = self.delegated.iter().filter(|inner| inner.starts_with(directory));
+        std::iter::once(directory).chain(inner).any(|directory| {
+            fs::read_to_string(directory.join("memory.oom_control")).is_ok_and(|text| kills(&text) > 0)
+        })
+    }
+
+    /// The group below which the sandbox may freeze processes so that not even a kill ends them.
+    pub(super) fn freezer(&self) -> Option<PathBuf> {
+        self.delegated.iter().find(|directory| directory.join(FREEZER).exists()).cloned()
     }
 
     /// Removes the groups, and those that were made below them.
     pub(super) fn remove(&self) -> io::Result<()> {
+        // where the runner was killed, what is frozen still lives
+        self.directories
+            .iter()
+            .filter(|directory| directory.join(FREEZER).exists())
+            .for_each(|one| thaw(one));
         self.directories.iter().try_for_each(|directory| remove_tree(directory))
     }
 }
@@ -157,13 +198,41 @@ fn kills(text: &str) -> u64 {
     number.unwrap_or(0)
 }
 
+/// Thaws a group of version 1, and those below it, again and again while what is in it `lives`, for some seconds.
+pub(super) fn thaw_while(lives: impl Fn() -> bool, directory: &Path) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    const TRIES: usize = 500;
+    for _ in 0..TRIES {
+        std::thread::sleep(BETWEEN);
+        if !lives() {
+            return;
+        }
+        thaw(directory);
+    }
+}
+
+fn thaw(directory: &Path) {
+    // whatever vanishes meanwhile needs it no more
+    let _ = fs::write(directory.join(FREEZER), "THAWED");
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw(&entry.path());
+        }
+    }
+}
+
 /// Removes a group depth-first. Files in it cannot be removed and need not be.
 pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    const TRIES: u32 = 50;
+    const TRIES: u32 = 250;
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
+    let freezer = directory.join(FREEZER);
+    if freezer.exists() {
+        // the top of a hierarchy has none; what is frozen could not have died
+        let _ = fs::write(freezer, "THAWED");
+    }
     let device = fs::metadata(directory)?.dev();
     for entry in entries.flatten() {
         if entry.file_type()?.is_dir() && entry.metadata()?.dev() == device {

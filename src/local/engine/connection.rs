@@ -13,8 +13,10 @@ use std::thread;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::sync::{oneshot, watch};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{self, Cgroup};
 use super::{Exit, program};
+use crate::local::gateway::Gateway;
+use crate::local::spec::Access;
 use crate::local::wire::{self, Context, Failure, Report, Request};
 
 /// Exit code of a sandbox whose runner has died: that of SIGKILL, which is what has happened to it.
@@ -30,11 +32,14 @@ pub(super) struct Connection {
     ended: watch::Receiver<bool>,
 }
 
+/// A report with the file descriptors beside it.
+type Answer = (Report, Vec<OwnedFd>);
+
 #[derive(Debug, Default)]
 struct Shared {
     /// Why nothing more can be asked.
     dead: Option<Failure>,
-    answers: HashMap<u64, oneshot::Sender<Result<Report, Failure>>>,
+    answers: HashMap<u64, oneshot::Sender<Result<Answer, Failure>>>,
     sandboxes: HashMap<u64, Inmate>,
     last_words: String,
 }
@@ -48,6 +53,9 @@ pub(super) struct Inmate {
     exit: watch::Sender<Option<Exit>>,
     cgroup: Cgroup,
     socket: Socket,
+    /// Whether it has a network namespace of its own.
+    own_network: bool,
+    gateway: Option<Gateway>,
 }
 
 /// The file of a socket, which outlives its listener.
@@ -69,6 +77,20 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 fn doom(shared: &Mutex<Shared>, number: u64) {
     if let Some(inmate) = lock(shared).sandboxes.get_mut(&number) {
         inmate.doomed = true;
+    }
+}
+
+/// Has a sandbox killed, and what is frozen in it thawed, since it could not die.
+fn kill(shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>, number: u64) {
+    // a closed channel means a dead runner, which has taken its sandboxes along
+    let _ = requests.send((Request::Kill { number }, Vec::new()));
+    let freezer = lock(shared).sandboxes.get(&number).and_then(|inmate| inmate.cgroup.freezer());
+    let Some(freezer) = freezer else { return };
+    let shared = Arc::clone(shared);
+    let lives = move || lock(&shared).sandboxes.contains_key(&number);
+    let thaw = move || cgroup::thaw_while(lives, &freezer);
+    if let Err(error) = thread::Builder::new().name("thaw".into()).spawn(thaw) {
+        tracing::warn!("cannot thaw what may be frozen in a sandbox: {error}");
     }
 }
 
@@ -117,7 +139,7 @@ impl Connection {
         number: u64,
         request: Request,
         beside: Vec<OwnedFd>,
-    ) -> Result<Report, Failure> {
+    ) -> Result<Answer, Failure> {
         let (sender, answer) = oneshot::channel();
         {
             let mut shared = lock(&self.shared);
@@ -150,6 +172,28 @@ impl Connection {
         Some((inmate.exit.subscribe(), inmate.doomed))
     }
 
+    /// Gives a sandbox its gateway, or takes it away. Returns the former one, and one that came too late.
+    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) -> Option<Gateway> {
+        match lock(&self.shared).sandboxes.get_mut(&number) {
+            Some(inmate) => std::mem::replace(&mut inmate.gateway, gateway),
+            None => gateway,
+        }
+    }
+
+    /// The number of the start of the sandbox with this id, and whether its network can change; `None` unless it runs.
+    pub(super) fn network(&self, id: &str) -> Option<(u64, bool)> {
+        let shared = lock(&self.shared);
+        let (number, inmate) = shared.sandboxes.iter().find(|(_, inmate)| inmate.id == id)?;
+        Some((*number, inmate.own_network))
+    }
+
+    /// Changes what the gateway of a sandbox lets through; `false` if it has none.
+    pub(super) fn allow(&self, number: u64, access: &Access) -> bool {
+        let shared = lock(&self.shared);
+        let gateway = shared.sandboxes.get(&number).and_then(|inmate| inmate.gateway.as_ref());
+        gateway.map(|gateway| gateway.allow(access.clone())).is_some()
+    }
+
     /// Notes that a sandbox ends as soon as it has started.
     pub(super) fn doom(&self, number: u64) {
         doom(&self.shared, number);
@@ -173,9 +217,13 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         move || {
             doom(&shared, number);
-            let requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = requests.send((Request::Kill { number }, Vec::new()));
+            kill(&shared, &requests.lock().unwrap_or_else(PoisonError::into_inner), number);
         }
+    }
+
+    /// Kills a sandbox.
+    pub(super) fn kill(&self, number: u64) {
+        kill(&self.shared, &self.requests, number);
     }
 
     /// The ends of all sandboxes that run.
@@ -224,10 +272,10 @@ fn write(socket: &OwnedFd, outbox: &Receiver<(Request, Vec<OwnedFd>)>) {
 }
 
 /// Reads until the runner closes its end.
-fn listen(socket: &OwnedFd, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn listen(socket: &OwnedFd, shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
     loop {
         match wire::receive::<Report>(socket.as_fd()) {
-            Ok(Some((report, _))) => dispatch(report, shared, requests),
+            Ok(Some((report, beside))) => dispatch(report, beside, shared, requests),
             Ok(None) => return,
             Err(error) => {
                 tracing::error!("the runner cannot be understood: {error}");
@@ -238,7 +286,12 @@ fn listen(socket: &OwnedFd, shared: &Mutex<Shared>, requests: &Sender<(Request, 
     }
 }
 
-fn dispatch(report: Report, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn dispatch(
+    report: Report,
+    beside: Vec<OwnedFd>,
+    shared: &Arc<Mutex<Shared>>,
+    requests: &Sender<(Request, Vec<OwnedFd>)>,
+) {
     match report {
         Report::Exited { number, code } => {
             if let Some(inmate) = lock(shared).sandboxes.remove(&number) {
@@ -257,24 +310,32 @@ fn dispatch(report: Report, shared: &Mutex<Shared>, requests: &Sender<(Request, 
                 let _ = answer.send(Err(failure));
             }
         }
-        Report::Ready { .. } => answer(0, report, shared, requests),
-        Report::Started { number } | Report::Removed { number } => answer(number, report, shared, requests),
+        Report::Ready { .. } => answer(0, (report, beside), shared, requests),
+        Report::Started { number } | Report::Removed { number } | Report::Connected { number } => {
+            answer(number, (report, beside), shared, requests);
+        }
     }
 }
 
-fn answer(number: u64, report: Report, shared: &Mutex<Shared>, requests: &Sender<(Request, Vec<OwnedFd>)>) {
+fn answer(
+    number: u64,
+    answer: Answer,
+    shared: &Arc<Mutex<Shared>>,
+    requests: &Sender<(Request, Vec<OwnedFd>)>,
+) {
     let waiting = lock(shared).answers.remove(&number);
-    let heard = waiting.is_some_and(|waiting| waiting.send(Ok(report)).is_ok());
+    let heard = waiting.is_some_and(|waiting| waiting.send(Ok(answer)).is_ok());
     if !heard {
         // whoever asked for the sandbox has gone; a removal has no process, so this does nothing then
-        let _ = requests.send((Request::Kill { number }, Vec::new()));
+        kill(shared, requests, number);
     }
 }
 
 impl Inmate {
     /// One whose toolbox is to serve at `socket`, which is removed with it.
-    pub(super) fn new(id: String, cgroup: Cgroup, socket: PathBuf) -> Self {
-        Self { id, doomed: false, exit: watch::Sender::new(None), cgroup, socket: Socket(socket) }
+    pub(super) fn new(id: String, cgroup: Cgroup, socket: PathBuf, own_network: bool) -> Self {
+        let (exit, socket) = (watch::Sender::new(None), Socket(socket));
+        Self { id, doomed: false, exit, cgroup, socket, own_network, gateway: None }
     }
 
     fn end(self, code: i32) {
@@ -282,7 +343,7 @@ impl Inmate {
         if let Err(error) = self.cgroup.remove() {
             tracing::warn!("cannot remove the cgroup of a sandbox: {error}");
         }
-        drop(self.socket);
+        drop((self.socket, self.gateway));
         self.exit.send_replace(Some(Exit { code, out_of_memory }));
     }
 }

@@ -11,6 +11,9 @@ use super::cgroup::remove_tree;
 /// How the names of servers' groups begin.
 pub(super) const PREFIX: &str = "inspect-daytona-";
 
+/// Controllers of version 2 that containers inside of a sandbox may use, beside those that limit sandboxes.
+const ALSO_DELEGATED: [&str; 2] = ["cpuset", "io"];
+
 /// A controller that limits of sandboxes need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controller {
@@ -52,8 +55,11 @@ pub(super) struct Hierarchy {
     pub(super) directory: PathBuf,
     /// Whether it is version 2.
     pub(super) unified: bool,
-    /// The controllers that groups in it have.
+    /// The controllers that groups in it have, of those that limit sandboxes.
     pub(super) controllers: Vec<Controller>,
+    /// All of its controllers as the kernel writes them, `cpu,cpuacct`, or `name=systemd` where it has none; empty for
+    /// version 2.
+    pub(super) names: String,
     _lock: File,
 }
 
@@ -63,21 +69,27 @@ struct Mounted {
     mount_point: PathBuf,
     own: PathBuf,
     unified: bool,
-    controllers: Vec<String>,
+    /// Of version 1, as in `cpu,cpuacct`; `name=systemd` where there are no controllers.
+    names: String,
 }
 
-/// Makes a group `name` for each controller that can be had.
+/// Makes a group `name` in each hierarchy with controllers, where that is possible.
 pub(super) fn find(name: &str) -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found: Vec<Hierarchy> = Vec::new();
-    for mounted in mounted(&mounts, &groups) {
+    let mut mounts = mounted(&mounts, &groups);
+    // what dead servers have left is thawed first, or it could not die and would hold its other groups
+    mounts.sort_by_key(|mounted| mounted.names != "freezer");
+    for mounted in mounts {
         let wanted: Vec<Controller> = Controller::ALL
             .into_iter()
-            .filter(|one| mounted.unified || mounted.controllers.iter().any(|name| name == one.name()))
+            .filter(|one| mounted.unified || mounted.names.split(',').any(|name| name == one.name()))
             .filter(|one| !found.iter().any(|known| known.controllers.contains(one)))
             .collect();
-        if wanted.is_empty() {
+        // containers inside of a sandbox need the other hierarchies of version 1 too
+        let known = found.iter().any(|known| known.names == mounted.names);
+        if wanted.is_empty() && (mounted.names.is_empty() || known) {
             continue;
         }
         found.extend(if mounted.unified {
@@ -99,7 +111,7 @@ fn open(mounted: &Mounted, name: &str, controllers: Vec<Controller>) -> Option<H
         let _ = fs::remove_dir(&directory);
         return None;
     }
-    Some(Hierarchy { directory, unified: false, controllers, _lock: lock })
+    Some(Hierarchy { directory, unified: false, controllers, names: mounted.names.clone(), _lock: lock })
 }
 
 /// Version 2: a group with processes in it, as our own, can have no groups with controllers below it. So the nearest
@@ -110,9 +122,9 @@ fn open_unified(mounted: &Mounted, name: &str, wanted: &[Controller]) -> Option<
         sweep(parent);
         let directory = parent.join(name);
         let Some(lock) = make(&directory) else { continue };
-        for controller in wanted {
+        for controller in wanted.iter().map(|one| one.name()).chain(ALSO_DELEGATED) {
             // each alone, since one that is missing makes the whole line fail
-            let enable = format!("+{}", controller.name());
+            let enable = format!("+{controller}");
             if parent == mounted.mount_point {
                 // only the root of a hierarchy may have both processes and groups with controllers
                 let _ = fs::write(parent.join("cgroup.subtree_control"), &enable);
@@ -127,7 +139,13 @@ fn open_unified(mounted: &Mounted, name: &str, wanted: &[Controller]) -> Option<
             .filter(|one| directory.join(one.file(true)).exists())
             .collect();
         if !controllers.is_empty() && may_move_to(parent) {
-            return Some(Hierarchy { directory, unified: true, controllers, _lock: lock });
+            return Some(Hierarchy {
+                directory,
+                unified: true,
+                controllers,
+                names: String::new(),
+                _lock: lock,
+            });
         }
         let _ = fs::remove_dir(&directory);
     }
@@ -199,15 +217,15 @@ fn mounted(mounts: &str, groups: &str) -> Vec<Mounted> {
             } else {
                 !names.is_empty() && names.split(',').all(|name| options.iter().any(|option| option == name))
             };
-            same.then_some(path)
+            same.then_some((names, path))
         });
-        let Some(path) = path else { continue };
+        let Some((names, path)) = path else { continue };
         // in a container, the mount shows a part of the hierarchy only
         let relative = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
         let mount_point = PathBuf::from(mount_point);
         let own = mount_point.join(relative.strip_prefix("/").unwrap_or(relative));
         let own = if own.is_dir() || cfg!(test) { own } else { mount_point.clone() };
-        found.push(Mounted { mount_point, own, unified, controllers: options });
+        found.push(Mounted { mount_point, own, unified, names: names.to_owned() });
     }
     found
 }
@@ -227,7 +245,8 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(found[1].own, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
-        assert!(found[2].unified);
+        assert_eq!(found[1].names, "cpu,cpuacct");
+        assert!(found[2].unified && found[2].names.is_empty());
         assert_eq!(found[2].own, Path::new("/sys/fs/cgroup/unified/c"));
     }
 }

@@ -1,5 +1,6 @@
 //! The engine of every level: sandboxes made by one runner process.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -17,7 +18,8 @@ use super::connection::{Connection, Inmate};
 use super::state::{Stale, StateDirectory};
 use super::{Engine, Isolation, Killer, Running};
 use crate::error::{Error, ErrorKind, Result};
-use crate::local::spec::SandboxSpec;
+use crate::local::gateway::Gateway;
+use crate::local::spec::{Access, Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report, Request, Setup};
 
 /// Sandboxes that are made at the same time; more only wait for the same processors.
@@ -32,12 +34,14 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Makes sandboxes at one level.
 #[derive(Debug)]
 pub(super) struct Isolated {
+    level: Level,
     isolation: Isolation,
     state: Arc<StateDirectory>,
     cgroups: Arc<Cgroups>,
     connection: Connection,
     next: AtomicU64,
     starts: Semaphore,
+    resolvers: Vec<SocketAddr>,
 }
 
 impl Isolated {
@@ -47,25 +51,28 @@ impl Isolated {
         state: Arc<StateDirectory>,
         cgroups: Arc<Cgroups>,
         own_sudo: bool,
+        resolvers: Vec<SocketAddr>,
     ) -> Result<(Self, bool), Failure> {
         let connection = Connection::open(state.path())?;
         let setup = Setup { level, directory: state.path().to_owned(), own_sudo };
         let body = wire::body(&setup).step(|| "write the setup".into())?;
         let asked = tokio::time::timeout(START_DEADLINE, connection.ask(0, Request::Begin, vec![body]));
         let ready = asked.await.map_err(|_| Failure::new("start the runner", "it does not answer"))??;
-        let Report::Ready { lost, host_sudo } = ready else {
+        let (Report::Ready { lost, host_sudo }, _) = ready else {
             return Err(Failure::new("start the runner", "its answer is not understood"));
         };
         let mut lost = [promises(level), lost].concat();
         lost.extend(cgroups.lost());
         lost.extend(state.notes().iter().cloned());
         let engine = Self {
-            isolation: Isolation { name: name(level), lost },
+            level,
+            isolation: Isolation { name: name(level), lost, no_gateway: None },
             state,
             cgroups,
             connection,
             next: AtomicU64::new(1),
             starts: Semaphore::new(CONCURRENT_STARTS),
+            resolvers,
         };
         Ok((engine, host_sudo))
     }
@@ -73,17 +80,29 @@ impl Isolated {
     /// Makes a sandbox; the outer error is ours, the inner one names the step that the system refused.
     pub(super) async fn make(&self, spec: SandboxSpec) -> Result<Result<Running, Failure>> {
         self.refuse_running(&spec.id).await?;
+        if spec.nesting && self.level != Level::RootIdmap {
+            return Ok(Err(Failure::new(
+                "let containers run inside",
+                "the server has to run as root for that",
+            )));
+        }
         let permit = self.starts.acquire().await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the engine takes no more sandboxes").with_source(error)
         })?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let socket = self.state.socket(number);
+        let access = match &spec.network {
+            Network::Gateway(access) => Some(access.clone()),
+            Network::Host | Network::Blocked => None,
+        };
         let (cgroups, path) = (Arc::clone(&self.cgroups), socket.clone());
+        let can_isolate = self.level != Level::Process;
         let prepared = tokio::task::spawn_blocking(move || {
-            let cgroup = cgroups.create(&spec.id, &spec.limits)?;
-            let order = Order { cgroups: cgroup.procs(), spec };
+            let cgroup = cgroups.create(&spec.id, &spec.limits, spec.nesting)?;
+            let order = Order { cgroups: cgroup.procs(), delegation: cgroup.delegation(), spec };
             let prepared = prepare(&order, &path);
-            Ok::<_, Error>((Inmate::new(order.spec.id, cgroup, path), prepared))
+            let own_network = order.spec.network != Network::Host && can_isolate;
+            Ok::<_, Error>((Inmate::new(order.spec.id, cgroup, path, own_network), prepared))
         });
         let (inmate, prepared) = prepared.await.map_err(|error| {
             Error::new(ErrorKind::Unexpected, "preparing the sandbox was interrupted").with_source(error)
@@ -102,12 +121,65 @@ impl Isolated {
             }
         };
         drop(permit);
-        if let Err(failure) = started {
-            self.connection.give_up(number);
-            return Ok(Err(failure));
-        }
+        let (_, beside) = match started {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.connection.give_up(number);
+                return Ok(Err(failure));
+            }
+        };
         let killer = Killer(Arc::new(self.connection.killer(number)));
+        if let Some(access) = access {
+            match self.gateway(beside, access) {
+                Ok(gateway) => drop(self.connection.set_gateway(number, Some(gateway))),
+                Err(error) => {
+                    (killer.0)();
+                    return Err(error);
+                }
+            }
+        }
         Ok(Ok(Running { toolbox: socket, exit, killer }))
+    }
+
+    /// A gateway at the descriptor beside a report.
+    fn gateway(&self, mut beside: Vec<OwnedFd>, access: Access) -> Result<Gateway> {
+        let tunnel = beside.pop().ok_or_else(|| {
+            let message =
+                "the sandbox's network interface did not arrive: this process may have too many open files";
+            Error::new(ErrorKind::System, message)
+                .with_hint("Allow it more (ulimit -n), or run fewer samples at a time")
+        })?;
+        Gateway::open(tunnel, access, &self.resolvers)
+    }
+
+    /// Changes the network of a sandbox that may run.
+    async fn change(&self, id: &str, network: Network) -> Result<()> {
+        let Some((sandbox, own_network)) = self.connection.network(id) else { return Ok(()) };
+        let access = match network {
+            Network::Gateway(access) if own_network => access,
+            Network::Blocked if own_network => {
+                if let Some(gateway) = self.connection.set_gateway(sandbox, None) {
+                    gateway.end().await;
+                }
+                return Ok(());
+            }
+            _ => {
+                let message =
+                    "it cannot be moved between the machine's network and one of its own while it runs";
+                return Err(Error::new(ErrorKind::Unsupported, message).with_sandbox(id));
+            }
+        };
+        if self.connection.allow(sandbox, &access) {
+            return Ok(());
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let asked = self.connection.ask(number, Request::Connect { number, sandbox }, Vec::new());
+        let answer = tokio::time::timeout(START_DEADLINE, asked).await;
+        let (_, beside) = answer
+            .unwrap_or_else(|_| Err(Failure::new("connect the sandbox", "the runner does not answer")))
+            .map_err(|failure| system_error(&failure).with_operation("connect sandbox").with_sandbox(id))?;
+        drop(self.connection.set_gateway(sandbox, Some(self.gateway(beside, access)?)));
+        Ok(())
     }
 
     /// Two starts over one writable layer would destroy it, as would its removal. Waits for a sandbox that ends.
@@ -123,7 +195,13 @@ impl Isolated {
         }
     }
 
-    async fn remove(&self, directory: PathBuf) -> Result<(), Failure> {
+    /// Notes why sandboxes cannot have a gateway here.
+    pub(super) fn without_gateway(&mut self, reason: String, lost: Option<String>) {
+        self.isolation.no_gateway = Some(reason);
+        self.isolation.lost.extend(lost);
+    }
+
+    async fn remove_tree(&self, directory: PathBuf) -> Result<(), Failure> {
         let body = wire::body(&directory).step(|| "write the order".into())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let asked = self.connection.ask(number, Request::Remove { number }, vec![body]);
@@ -135,7 +213,7 @@ impl Isolated {
     pub(super) async fn sweep(&self, stale: Vec<Stale>) {
         for left in stale {
             self.remove_sandboxes(&left.path).await;
-            if let Err(failure) = self.remove(left.path.clone()).await {
+            if let Err(failure) = self.remove_tree(left.path.clone()).await {
                 self.lament(&left.path, &failure);
             }
         }
@@ -146,7 +224,7 @@ impl Isolated {
         let sandboxes = state.join("sandboxes");
         let entries = std::fs::read_dir(&sandboxes).into_iter().flatten().flatten().map(|entry| entry.path());
         let removals =
-            stream::iter(entries).map(|path| self.remove(path)).buffer_unordered(CONCURRENT_STARTS);
+            stream::iter(entries).map(|path| self.remove_tree(path)).buffer_unordered(CONCURRENT_STARTS);
         let failures: Vec<Failure> = removals.filter_map(|removed| ready(removed.err())).collect().await;
         for failure in failures {
             self.lament(state, &failure);
@@ -163,7 +241,7 @@ impl Isolated {
         self.starts.close();
         let exits = self.connection.exits();
         for (number, _) in &exits {
-            self.connection.tell(Request::Kill { number: *number }, Vec::new());
+            self.connection.kill(*number);
         }
         for (_, mut exit) in exits {
             let _ = tokio::time::timeout(END_DEADLINE, exit.wait_for(Option::is_some)).await;
@@ -202,9 +280,21 @@ impl Engine for Isolated {
                 .remains(&spec.id)
                 .remove()
                 .map_err(|error| fail(Error::new(ErrorKind::System, error.to_string()).with_source(error)))?;
-            self.remove(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+            self.remove_tree(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
         }
         .boxed()
+    }
+
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let removed = self.remove_tree(directory).await;
+            removed.map_err(|failure| system_error(&failure).with_operation("remove files"))
+        }
+        .boxed()
+    }
+
+    fn change_network(&self, id: String, network: Network) -> BoxFuture<'_, Result<()>> {
+        async move { self.change(&id, network).await }.boxed()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

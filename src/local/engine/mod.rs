@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod connection;
+mod delegate;
 mod hierarchy;
 mod isolated;
 mod program;
@@ -13,6 +14,7 @@ mod state;
 mod trial;
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use self::state::StateDirectory;
-use super::spec::SandboxSpec;
+use super::spec::{Network, SandboxSpec};
 use crate::error::Result;
 
 /// Which engine the user wants.
@@ -41,8 +43,12 @@ pub enum EngineChoice {
 ///
 /// [`crate::ErrorKind::Unsupported`] where this machine does not let us isolate sandboxes: names the steps that
 /// failed, with the error numbers, what to enable, and the explicit choice of less.
-pub async fn choose(choice: EngineChoice, state: StateDirectory) -> Result<Arc<dyn Engine>> {
-    trial::choose(choice, state).await
+pub async fn choose(
+    choice: EngineChoice,
+    network: &NetworkOptions,
+    state: StateDirectory,
+) -> Result<Arc<dyn Engine>> {
+    trial::choose(choice, network, state).await
 }
 
 /// How well sandboxes of an engine are separated from this machine.
@@ -52,6 +58,29 @@ pub struct Isolation {
     pub name: &'static str,
     /// What this level does not promise here, one sentence each.
     pub lost: Vec<String>,
+    /// Why sandboxes cannot have a network with a gateway here; `None` where they can.
+    pub no_gateway: Option<String>,
+}
+
+/// Which network unlimited sandboxes get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// One of their own where that works; otherwise the machine's, which is told.
+    #[default]
+    Auto,
+    /// One of their own, or an error.
+    Gateway,
+    /// The machine's.
+    Machine,
+}
+
+/// What a user can choose about networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// Which network unlimited sandboxes get.
+    pub choice: NetworkChoice,
+    /// Where gateways ask for names; the name servers of the machine's `/etc/resolv.conf` if empty.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// Makes and removes sandboxes.
@@ -72,6 +101,22 @@ pub trait Engine: Send + Sync + Debug {
     ///
     /// [`crate::ErrorKind::System`] where something cannot be removed.
     fn delete(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<()>>;
+
+    /// Removes a directory of sandboxes' files that nothing uses any more, such as a [`super::spec::Mount`]'s. Succeeds
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::System`] where something cannot be removed.
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>>;
+
+    /// Changes the network of a sandbox; one that does not run gets its network when it starts.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::Unsupported`] where a running sandbox cannot be moved to that network;
+    /// [`crate::ErrorKind::System`] where the operating system refuses a step.
+    fn change_network(&self, id: String, network: Network) -> BoxFuture<'_, Result<()>>;
 
     /// Ends the engine and every sandbox in it. Further calls fail.
     fn shutdown(&self) -> BoxFuture<'_, ()>;

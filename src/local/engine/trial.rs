@@ -14,9 +14,9 @@ use tokio::net::UnixStream;
 use super::cgroup::Cgroups;
 use super::isolated::Isolated;
 use super::state::StateDirectory;
-use super::{Engine, EngineChoice};
+use super::{Engine, EngineChoice, NetworkChoice, NetworkOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::local::spec::{Limits, Network, RootFs, SandboxSpec};
+use crate::local::spec::{Access, Limits, Network, RootFs, SandboxSpec};
 use crate::local::wire::{Failure, Level};
 
 /// A sandbox is made in milliseconds; this long means that it never will be.
@@ -32,7 +32,11 @@ const HINT: &str = "Allow user namespaces to this user (sysctl user.max_user_nam
                     INSPECT_DAYTONA_LOCAL_ENGINE=process";
 
 /// See [`super::choose`].
-pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> Result<Arc<dyn Engine>> {
+pub(super) async fn choose(
+    choice: EngineChoice,
+    network: &NetworkOptions,
+    mut state: StateDirectory,
+) -> Result<Arc<dyn Engine>> {
     let remains = state.take_stale();
     let state = Arc::new(state);
     let cgroups = Arc::new(Cgroups::open(&state.name()));
@@ -44,10 +48,10 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
     };
     let mut refusals = Vec::new();
     for level in levels {
-        let mut attempted = attempt(*level, &state, &cgroups).await;
+        let mut attempted = attempt(*level, network, &state, &cgroups).await;
         if attempted.as_ref().is_err_and(|failure| failure.step.contains(PROCS)) {
             // limits are lost then, which the engine tells
-            attempted = attempt(*level, &state, &Arc::new(Cgroups::default())).await;
+            attempted = attempt(*level, network, &state, &Arc::new(Cgroups::default())).await;
         }
         match attempted {
             Ok(engine) => {
@@ -72,25 +76,50 @@ pub(super) async fn choose(choice: EngineChoice, mut state: StateDirectory) -> R
 /// Makes an engine and proves that it works.
 async fn attempt(
     level: Level,
+    network: &NetworkOptions,
     state: &Arc<StateDirectory>,
     cgroups: &Arc<Cgroups>,
 ) -> Result<Isolated, Failure> {
-    let open = |own_sudo| Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo);
-    let (engine, host_sudo) = open(false).await?;
+    let open = |own_sudo| {
+        let resolvers = network.resolvers.clone();
+        Isolated::open(level, Arc::clone(state), Arc::clone(cgroups), own_sudo, resolvers)
+    };
+    let (mut engine, host_sudo) = open(false).await?;
     // one for each level, since another one's files may have other owners
     let directory = state.sandbox(&format!("trial-{level:?}"));
-    if prove(&engine, &directory, host_sudo).await? {
-        return Ok(engine);
+    let (sudo_works, refused) = if level == Level::Process {
+        (prove(&engine, &directory, Network::Blocked, host_sudo).await?, None)
+    } else {
+        match prove(&engine, &directory, Network::Gateway(Access::Everything), host_sudo).await {
+            Ok(sudo_works) => (sudo_works, None),
+            Err(failure) => {
+                (prove(&engine, &directory, Network::Blocked, host_sudo).await?, Some(failure.to_string()))
+            }
+        }
+    };
+    if !sudo_works {
+        tracing::debug!("this machine's sudo does not work in sandboxes; they get the stand-in");
+        drop(engine);
+        (engine, _) = open(true).await?;
+        prove(&engine, &directory, Network::Blocked, false).await?;
     }
-    tracing::debug!("this machine's sudo does not work in sandboxes; they get the stand-in");
-    drop(engine);
-    let (engine, _) = open(true).await?;
-    prove(&engine, &directory, false).await?;
+    if level == Level::Process {
+        // among what that level promises nowhere
+        engine.without_gateway("plain processes have the machine's network".into(), None);
+    } else if let Some(reason) = refused {
+        let shared = "Sandboxes share this machine's network and its ports, or have none where containers run in \
+                      them, and allow lists are refused";
+        let lost = (network.choice != NetworkChoice::Machine).then(|| format!("{shared}: {reason}."));
+        engine.without_gateway(reason, lost);
+    }
+    if let (NetworkChoice::Gateway, Some(reason)) = (network.choice, &engine.isolation().no_gateway) {
+        return Err(Failure::new("give sandboxes a network of their own", reason.clone()));
+    }
     Ok(engine)
 }
 
 /// Makes a sandbox and asks its toolbox; says whether `sudo` works, if that is asked.
-async fn prove(engine: &Isolated, directory: &Path, sudo: bool) -> Result<bool, Failure> {
+async fn prove(engine: &Isolated, directory: &Path, network: Network, sudo: bool) -> Result<bool, Failure> {
     let spec = SandboxSpec {
         id: "trial".into(),
         hostname: "trial".into(),
@@ -99,7 +128,9 @@ async fn prove(engine: &Isolated, directory: &Path, sudo: bool) -> Result<bool, 
         work_dir: None,
         entrypoint: Vec::new(),
         root: RootFs::Host,
-        network: Network::Blocked,
+        network,
+        nesting: false,
+        mounts: Vec::new(),
         limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
         directory: directory.to_owned(),
     };

@@ -178,6 +178,9 @@ impl Layer<'_> {
                 } else if name == Path::new("var/tmp") {
                     // not secret by its mode, but other users' all the same
                     self.opaque(&name)
+                } else if name == Path::new("etc/docker") && metadata.is_dir() {
+                    // how the machine's Docker Engine is set up is not how one inside is
+                    self.hide_directory(&name)
                 } else if metadata.is_dir() {
                     if readable && metadata.mode() & 0o001 != 0 {
                         directories.push(name);

@@ -16,9 +16,9 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 
 use super::accounts::{self, Account};
 use super::setup::Workshop;
-use super::{confine, system};
+use super::{confine, nesting, system, volumes};
 use crate::local::spec::{Network, RootFs, SandboxSpec};
-use crate::local::wire::{Context, Failure, Level};
+use crate::local::wire::{Context, Delegation, Failure, Level};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,6 +29,12 @@ pub(super) struct Entry<'a> {
     pub(super) workshop: &'a Workshop,
     /// What it is to be.
     pub(super) spec: &'a SandboxSpec,
+    /// What containers inside keep their files in, where there are to be any: a detached mount.
+    pub(super) storage: Option<OwnedFd>,
+    /// Its volumes, in the order of its mounts.
+    pub(super) volumes: Vec<OwnedFd>,
+    /// The control groups that the sandbox may divide.
+    pub(super) delegation: Option<&'a Delegation>,
     /// One byte comes when ids and cgroups are set; the end of the stream means that the worker has failed.
     pub(super) gate: PipeReader,
     /// Where a failure is told.
@@ -112,13 +118,30 @@ fn enter_namespaces(entry: &Entry<'_>) -> Result<(), Failure> {
     let has_users = entry.workshop.identity.has_users();
     system::become_user(0, 0, has_users.then_some(&[])).step(|| "become the sandbox's root".into())?;
     mount_own(spec, has_users)?;
+    if spec.network != Network::Host {
+        let mounted = own_system_information();
+        // the machine's view is there already; where the machine hides parts of its own, the kernel allows no other one
+        if entry.workshop.level == Level::RootIdmap {
+            mounted.step(|| "mount a /sys of its own".into())?;
+        }
+    }
     pivot_root(".", ".").step(|| "pivot_root".into())?;
     umount2(".", MntFlags::MNT_DETACH).step(|| "leave the old root".into())?;
     chdir("/").step(|| "change to the new root".into())?;
-    if spec.network == Network::Blocked {
-        system::loopback_up().step(|| "switch the loopback interface on".into())?;
+    if let Some(storage) = &entry.storage {
+        nesting::furnish(storage, entry.delegation)?;
+    }
+    volumes::attach(&entry.volumes, &spec.mounts)?;
+    if spec.network != Network::Host {
+        system::interface_up(c"lo").step(|| "switch the loopback interface on".into())?;
     }
     Ok(())
+}
+
+/// A view of the kernel that shows the network interfaces of the sandbox.
+fn own_system_information() -> nix::Result<()> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("sysfs"), "sys", Some("sysfs"), flags, None::<&str>)
 }
 
 /// What belongs to the sandbox's own namespaces. The current directory is its root.

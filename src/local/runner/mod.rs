@@ -18,12 +18,15 @@ mod confine;
 mod enter;
 mod identity;
 mod init;
+mod interface;
 mod mounts;
+mod nesting;
 mod sandbox;
 mod serve;
 mod setup;
 mod sudo;
 mod system;
+mod volumes;
 
 use std::path::Path;
 

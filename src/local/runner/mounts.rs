@@ -10,8 +10,15 @@ use nix::mount::{MsFlags, mount};
 
 use super::setup::{Workshop, escape};
 use super::system;
-use crate::local::spec::{RootFs, SandboxSpec};
+use crate::local::spec::{GATEWAY_ADDRESS, Network, RootFs, SandboxSpec};
 use crate::local::wire::{Context, Failure, Level};
+
+/// The settings of the C library's resolver that ask the gateway, otherwise like the machine's.
+fn resolver(machine: &str) -> String {
+    let kept = |line: &&str| line.starts_with("search") || line.starts_with("domain");
+    let lines = machine.lines().filter(kept).map(|line| format!("{line}\n"));
+    lines.chain([format!("nameserver {GATEWAY_ADDRESS}\n")]).collect()
+}
 
 /// The devices that a sandbox has.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -84,13 +91,32 @@ impl Writable<'_> {
     /// The files that name the sandbox, when it starts for the first time.
     fn name_host(&self, etc: &str, spec: &SandboxSpec) -> Result<(), Failure> {
         let etc = self.directory.join("upper").join(etc);
+        if etc.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+            // the sandbox has put something else there, perhaps a link to where it may not write itself
+            return Ok(());
+        }
         let name = &spec.hostname;
         let hosts =
             format!("127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         for (file, text) in [("hostname", format!("{name}\n")), ("hosts", hosts)] {
             self.write_new(&etc, file, &text).step(|| format!("write the sandbox's /etc/{file}"))?;
         }
-        Ok(())
+        self.name_server(&etc, spec).step(|| "write the sandbox's /etc/resolv.conf".into())
+    }
+
+    /// Where names are asked: at the gateway from a network of its own, where the machine's name servers may be out of
+    /// reach; otherwise as the base layer says, like the machine. A file that was changed inside is left alone.
+    fn name_server(&self, etc: &Path, spec: &SandboxSpec) -> io::Result<()> {
+        let path = etc.join("resolv.conf");
+        let machine = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let ours = resolver(&machine);
+        match (&spec.network, path.symlink_metadata()) {
+            (Network::Host, Ok(found)) if found.is_file() && fs::read_to_string(&path)? == ours => {
+                fs::remove_file(&path)
+            }
+            (Network::Blocked | Network::Gateway(_), Err(_)) => self.write_new(etc, "resolv.conf", &ours),
+            _ => Ok(()),
+        }
     }
 
     fn write_new(&self, etc: &Path, file: &str, text: &str) -> io::Result<()> {

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::setup::Workshop;
-use super::{enter, mounts, system};
+use super::{enter, interface, mounts, nesting, system, volumes};
 use crate::local::spec::{Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report};
 
@@ -39,11 +39,19 @@ pub(super) struct Worker<'a> {
 
 impl Worker<'_> {
     /// Makes a sandbox whose toolbox serves on `listener`.
-    pub(super) fn start(&self, order: OwnedFd, listener: &OwnedFd) -> Report {
+    pub(super) fn start(&self, order: OwnedFd, listener: &OwnedFd) -> (Report, Option<OwnedFd>) {
         let order = wire::read_body(order).step(|| "read the order".into());
         match order.and_then(|order| self.make(&order, listener)) {
-            Ok(()) => Report::Started { number: self.number },
-            Err(failure) => Report::Failed { number: self.number, failure },
+            Ok(tunnel) => (Report::Started { number: self.number }, tunnel),
+            Err(failure) => (Report::Failed { number: self.number, failure }, None),
+        }
+    }
+
+    /// Gives an interface to the network namespace of a sandbox that runs.
+    pub(super) fn connect(&self, namespace: &OwnedFd) -> (Report, Option<OwnedFd>) {
+        match interface::create(namespace) {
+            Ok(tunnel) => (Report::Connected { number: self.number }, Some(tunnel)),
+            Err(failure) => (Report::Failed { number: self.number, failure }, None),
         }
     }
 
@@ -62,19 +70,34 @@ impl Worker<'_> {
     }
 
     /// Sends to the runner.
-    pub(super) fn tell(&self, progress: &Progress) -> io::Result<()> {
-        wire::send(self.runner.as_fd(), progress, &[])
+    pub(super) fn tell(&self, progress: &Progress, beside: Option<&OwnedFd>) -> io::Result<()> {
+        let beside: Vec<_> = beside.iter().map(|descriptor| descriptor.as_fd()).collect();
+        wire::send(self.runner.as_fd(), progress, &beside)
     }
 
-    fn make(&self, order: &Order, listener: &OwnedFd) -> Result<(), Failure> {
+    fn make(&self, order: &Order, listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         let spec = &order.spec;
+        let (mut storage, mut volumes) = (None, Vec::new());
         let namespaces = if self.workshop.level == Level::Process {
+            if matches!(spec.network, Network::Gateway(_)) {
+                return Err(Failure::new(
+                    "make a network for a sandbox",
+                    "plain processes have the machine's",
+                ));
+            }
+            if !spec.mounts.is_empty() {
+                return Err(Failure::new("mount volumes", "plain processes have the machine's files"));
+            }
             CloneFlags::empty()
         } else {
             unshare(CloneFlags::CLONE_NEWNS).step(|| "make a mount namespace".into())?;
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
                 .step(|| "make the mounts private".into())?;
             mounts::compose(self.workshop, spec)?;
+            if spec.nesting {
+                storage = Some(nesting::storage(self.workshop, spec)?);
+            }
+            volumes = volumes::open(self.workshop, &spec.mounts)?;
             namespaces(spec)
         };
         let (gate, opener) = io::pipe().step(|| "make a pipe".into())?;
@@ -85,6 +108,9 @@ impl Worker<'_> {
             enter::run(&enter::Entry {
                 workshop: self.workshop,
                 spec,
+                storage,
+                volumes,
+                delegation: order.delegation.as_ref(),
                 gate,
                 status: teller.into(),
                 listener: listener.as_fd(),
@@ -93,15 +119,23 @@ impl Worker<'_> {
         };
         drop((gate, teller));
         // from here on the first process ends by itself when we do
-        self.tell(&Progress::Cloned { pid: pid.as_raw() }).step(|| "tell the runner".into())?;
+        self.tell(&Progress::Cloned { pid: pid.as_raw() }, None).step(|| "tell the runner".into())?;
+        if order.delegation.is_some() {
+            nesting::hand_over(self.workshop, &order.cgroups)?;
+        }
         for procs in &order.cgroups {
             attach(procs, pid.as_raw())?;
         }
         if self.workshop.level != Level::Process {
             self.workshop.identity.write_maps(pid).step(|| "write the sandbox's id maps".into())?;
         }
+        let tunnel = match spec.network {
+            Network::Gateway(_) => Some(interface::create(&interface::namespace_of(pid)?)?),
+            Network::Host | Network::Blocked => None,
+        };
         (&opener).write_all(&[1]).step(|| "let the sandbox's first process go on".into())?;
-        await_ready(status)
+        await_ready(status)?;
+        Ok(tunnel)
     }
 }
 
@@ -113,7 +147,7 @@ fn namespaces(spec: &SandboxSpec) -> CloneFlags {
         | CloneFlags::CLONE_NEWUTS;
     match spec.network {
         Network::Host => namespaces,
-        Network::Blocked => namespaces | CloneFlags::CLONE_NEWNET,
+        Network::Blocked | Network::Gateway(_) => namespaces | CloneFlags::CLONE_NEWNET,
     }
 }
 

@@ -15,7 +15,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::sandbox::{Progress, Worker};
 use super::setup::Workshop;
-use super::{SERVER, confine, system};
+use super::{SERVER, confine, interface, system};
 use crate::local::wire::{self, Context, Failure, Level, Report, Request, Setup};
 
 /// Runs until the server closes its end. Returns the exit status.
@@ -23,7 +23,7 @@ pub(super) fn run() -> i32 {
     let Ok(server) = take_server() else { return 1 };
     let outcome = prepare(&server).and_then(|(workshop, ready)| {
         let mut runner = Runner::new(&server, workshop)?;
-        runner.report(&ready).step(|| "answer the server".into())?;
+        runner.report(&ready, &[]).step(|| "answer the server".into())?;
         runner.serve().step(|| "serve".into())
     });
     let Err(failure) = outcome else { return 0 };
@@ -150,17 +150,33 @@ impl<'a> Runner<'a> {
                     kill(*pid, Signal::SIGKILL)?;
                 }
             }
-            Request::Start { number } | Request::Remove { number } => {
+            Request::Start { number } | Request::Remove { number } | Request::Connect { number, .. } => {
+                if let Request::Connect { sandbox, .. } = request {
+                    match self.namespace_of(sandbox) {
+                        Ok(namespace) => beside.push(namespace),
+                        Err(failure) => {
+                            self.report(&Report::Failed { number, failure }, &[])?;
+                            return Ok(true);
+                        }
+                    }
+                }
                 let forked = self.employ(number, &request, &mut beside);
                 if let Err(error) = forked {
                     let failure = Err::<(), _>(error).step(|| "fork a worker".into());
                     if let Err(failure) = failure {
-                        self.report(&Report::Failed { number, failure })?;
+                        self.report(&Report::Failed { number, failure }, &[])?;
                     }
                 }
             }
         }
         Ok(true)
+    }
+
+    /// The network namespace of a sandbox that runs. Opened here, where its process is at worst a zombie.
+    fn namespace_of(&self, number: u64) -> Result<OwnedFd, Failure> {
+        let found = self.sandboxes.iter().find(|(_, known)| **known == number);
+        let (pid, _) = found.ok_or_else(|| Failure::new("connect the sandbox", "it does not run"))?;
+        interface::namespace_of(*pid)
     }
 
     fn employ(&mut self, number: u64, request: &Request, beside: &mut Vec<OwnedFd>) -> io::Result<()> {
@@ -191,17 +207,18 @@ impl<'a> Runner<'a> {
         nix::unistd::close(self.life.1.as_raw_fd())?;
         let worker = Worker { workshop: &self.workshop, number, runner, life: self.life.0.as_fd() };
         let missing = || io::Error::other("the request lacks a file descriptor");
-        let report = if matches!(request, Request::Start { .. }) {
-            let listener = beside.pop().ok_or_else(missing)?;
-            worker.start(beside.pop().ok_or_else(missing)?, &listener)
-        } else {
-            worker.remove(beside.pop().ok_or_else(missing)?)
+        let last = beside.pop().ok_or_else(missing)?;
+        let (report, tunnel) = match request {
+            Request::Start { .. } => worker.start(beside.pop().ok_or_else(missing)?, &last),
+            Request::Connect { .. } => worker.connect(&last),
+            _ => (worker.remove(last), None),
         };
-        worker.tell(&Progress::Done(report))
+        worker.tell(&Progress::Done(report), tunnel.as_ref())
     }
 
-    fn report(&self, report: &Report) -> io::Result<()> {
-        wire::send(self.server.as_fd(), report, &[])
+    fn report(&self, report: &Report, beside: &[OwnedFd]) -> io::Result<()> {
+        let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+        wire::send(self.server.as_fd(), report, &beside)
     }
 
     /// Reads everything that a worker has said.
@@ -219,21 +236,21 @@ impl<'a> Runner<'a> {
                         None => drop(self.sandboxes.insert(pid, attempt.number)),
                     }
                 }
-                Some((Progress::Done(report), _)) => self.finish(worker, &report)?,
+                Some((Progress::Done(report), beside)) => self.finish(worker, &report, &beside)?,
                 None => {
                     let number = attempt.number;
                     let failure =
                         Failure::new("make or remove the sandbox", "the worker ended without a word");
-                    self.finish(worker, &Report::Failed { number, failure })?;
+                    self.finish(worker, &Report::Failed { number, failure }, &[])?;
                 }
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, worker: Pid, report: &Report) -> io::Result<()> {
+    fn finish(&mut self, worker: Pid, report: &Report, beside: &[OwnedFd]) -> io::Result<()> {
         let Some(attempt) = self.workers.remove(&worker) else { return Ok(()) };
-        self.report(report)?;
+        self.report(report, beside)?;
         match (report, attempt.exit) {
             (Report::Started { number }, Some(code)) => {
                 self.ended.push((*number, code));
@@ -283,7 +300,7 @@ impl<'a> Runner<'a> {
         }
         std::mem::take(&mut self.ended)
             .into_iter()
-            .try_for_each(|(number, code)| self.report(&Report::Exited { number, code }))
+            .try_for_each(|(number, code)| self.report(&Report::Exited { number, code }, &[]))
     }
 
     /// Kills what sandboxes have left running. Whether it has to be tried again.

@@ -6,11 +6,13 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use libc::{c_int, c_long, c_uint};
+use libc::{c_int, c_long, c_uint, c_ulong};
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 
@@ -115,6 +117,12 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     mount_setattr(mount, AT_RECURSIVE, &attributes)
 }
 
+/// Makes a detached mount one without set-user-id and devices.
+pub(super) fn forbid_privileges(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    mount_setattr(mount, 0, &MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 })
+}
+
 /// Attaches a detached mount at `path`.
 pub(super) fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
@@ -144,6 +152,19 @@ pub(super) fn join_new_keyring() -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         joined => joined.map(drop),
     }
+}
+
+/// Filters the system calls of this process and of all that it starts. Needs `CAP_SYS_ADMIN` in its own user namespace,
+/// since programs that raise their privileges stay possible.
+pub(super) fn filter_system_calls(filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let no_flags: c_uint = 0;
+    // SAFETY: the program and its steps outlive the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, no_flags, &raw const program)
+    })
+    .map(drop)
 }
 
 /// Closes every descriptor from `first` on.
@@ -238,24 +259,91 @@ pub(super) fn die_with_parent() -> io::Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
 }
 
-/// Switches the loopback interface of the current network namespace on.
-pub(super) fn loopback_up() -> io::Result<()> {
+/// A socket of the current network namespace through which interfaces are set up.
+fn control_socket() -> io::Result<OwnedFd> {
     // SAFETY: a plain socket call.
-    let socket = descriptor(c_long::from(unsafe {
-        libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
-    }))?;
+    descriptor(c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))
+}
+
+/// A request about the interface `name`, and about nothing else yet.
+fn interface_request(name: &CStr) -> libc::ifreq {
     // SAFETY: all zeroes is a valid value of this plain struct.
     let mut request: libc::ifreq = unsafe { zeroed() };
-    for (target, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *target = libc::c_char::try_from(byte).unwrap_or_default();
+    // the last byte stays zero
+    let room = request.ifr_name.len() - 1;
+    for (target, byte) in request.ifr_name[..room].iter_mut().zip(name.to_bytes()) {
+        *target = libc::c_char::from_ne_bytes([*byte]);
     }
-    request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or_default();
+    request
+}
+
+fn ask_interface(descriptor: BorrowedFd<'_>, what: c_ulong, request: &libc::ifreq) -> io::Result<()> {
     // SAFETY: the request is an initialised ifreq that outlives the call.
-    check(c_long::from(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)
-    }))
-    .map(drop)
+    check(c_long::from(unsafe { libc::ioctl(descriptor.as_raw_fd(), what as _, &raw const *request) }))
+        .map(drop)
+}
+
+fn flags(flags: c_int) -> libc::__c_anonymous_ifr_ifru {
+    libc::__c_anonymous_ifr_ifru { ifru_flags: libc::c_short::try_from(flags).unwrap_or_default() }
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let [first, second, third, fourth] = address.octets();
+    // SAFETY: all zeroes is a valid value of this plain struct.
+    let mut socket: libc::sockaddr = unsafe { zeroed() };
+    socket.sa_family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    // as in `sockaddr_in`: two bytes of port, then the address
+    for (target, byte) in socket.sa_data[2..6].iter_mut().zip([first, second, third, fourth]) {
+        *target = libc::c_char::from_ne_bytes([byte]);
+    }
+    socket
+}
+
+/// Switches an interface of the current network namespace on.
+pub(super) fn interface_up(name: &CStr) -> io::Result<()> {
+    let mut request = interface_request(name);
+    request.ifr_ifru = flags(libc::IFF_UP | libc::IFF_RUNNING);
+    ask_interface(control_socket()?.as_fd(), libc::SIOCSIFFLAGS as _, &request)
+}
+
+/// Makes an interface whose packets are read from and written to the descriptor; it is gone when that is closed.
+pub(super) fn tunnel(name: &CStr) -> io::Result<OwnedFd> {
+    const TUNSETIFF: c_ulong = 0x4004_54ca;
+    let device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")?;
+    let mut request = interface_request(name);
+    request.ifr_ifru = flags(libc::IFF_TUN | libc::IFF_NO_PI);
+    ask_interface(device.as_fd(), TUNSETIFF, &request)?;
+    Ok(device.into())
+}
+
+/// Gives an interface of the current network namespace its address and the size of its packets.
+pub(super) fn address_interface(name: &CStr, address: Ipv4Addr, mask: Ipv4Addr, mtu: u16) -> io::Result<()> {
+    let socket = control_socket()?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_mtu = c_int::from(mtu);
+    ask_interface(socket.as_fd(), libc::SIOCSIFMTU as _, &request)?;
+    request.ifr_ifru.ifru_addr = socket_address(address);
+    ask_interface(socket.as_fd(), libc::SIOCSIFADDR as _, &request)?;
+    request.ifr_ifru.ifru_netmask = socket_address(mask);
+    ask_interface(socket.as_fd(), libc::SIOCSIFNETMASK as _, &request)
+}
+
+/// Sends everything that no other route knows to `gateway`.
+pub(super) fn default_route(gateway: Ipv4Addr) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid value of this plain struct.
+    let mut route: libc::rtentry = unsafe { zeroed() };
+    route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_gateway = socket_address(gateway);
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    let socket = control_socket()?;
+    // SAFETY: the route is initialised and outlives the call.
+    check(c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as _, &raw const route) }))
+        .map(drop)
 }
 
 /// Takes the three ids, real, effective and saved, for this process.

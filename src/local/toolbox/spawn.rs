@@ -114,7 +114,7 @@ pub(super) async fn capture(
             }
         });
         let mut collect = pin!(async { output_pipe.read_to_end(&mut output).await });
-        let mut feeding = true;
+        let (mut feeding, mut collecting) = (true, true);
         loop {
             tokio::select! {
                 () = &mut feed, if feeding => feeding = false,
@@ -122,21 +122,12 @@ pub(super) async fn capture(
                     timed_out = true;
                     child.kill_group();
                 }
-                read = &mut collect => {
+                read = &mut collect, if collecting => {
                     read?;
-                    break;
+                    collecting = false;
                 }
-            }
-        }
-        // the streams may be closed long before the end
-        loop {
-            tokio::select! {
-                () = &mut feed, if feeding => feeding = false,
-                () = &mut limit, if !timed_out => {
-                    timed_out = true;
-                    child.kill_group();
-                }
-                exit = child.wait() => break exit,
+                // the streams may be closed long before the end
+                exit = child.wait(), if !collecting => break exit,
             }
         }
     };

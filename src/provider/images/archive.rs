@@ -26,6 +26,13 @@ pub(super) fn pieces(entries: Vec<ContextEntry>) -> Receiver<io::Result<Bytes>> 
     receiver
 }
 
+/// The whole archive in memory, for what is sent many times.
+pub(in crate::provider) fn bytes(entries: &[ContextEntry]) -> io::Result<Bytes> {
+    let mut archive = Vec::new();
+    write(entries, &mut archive)?;
+    Ok(archive.into())
+}
+
 /// How large the archive will be, to show progress by; a file that cannot be asked counts as empty.
 pub(super) fn length(entries: &[ContextEntry]) -> u64 {
     let blocks = |bytes: u64| bytes.div_ceil(512) * 512;

@@ -4,7 +4,8 @@
 //! or user of the account, and a changed one never mistaken. Nothing deletes these snapshots: the next eval wants
 //! them, and the platform retires the ones that nobody uses.
 
-mod archive;
+pub(super) mod archive;
+mod shim;
 mod snapshot;
 
 use std::collections::HashMap;
@@ -16,8 +17,9 @@ use sha2::{Digest, Sha256};
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
 use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ImageSource, RealFiles, Resources, SandboxPlan};
+use crate::config::{Build, ComposeProject, ImageSource, RealFiles, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
+use crate::provider::compose::{Project, Projects};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -37,6 +39,8 @@ struct Inner {
     prepared: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Prepared>>>>>,
     /// By snapshot name, since different configurations may have the same content.
     snapshots: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<CreateSnapshot>>>>>,
+    /// Projects of several services.
+    projects: Projects,
 }
 
 /// What sandboxes are created from.
@@ -89,7 +93,7 @@ impl Images {
         if let (Some(prepared), false) = (&*slot, fresh) {
             return Ok(prepared.clone());
         }
-        let recipe = recipe(image).await?;
+        let recipe = recipe(client, image).await?;
         for note in &recipe.notes {
             tracing::warn!("{note}");
         }
@@ -104,6 +108,84 @@ impl Images {
         };
         *slot = Some(prepared.clone());
         Ok(prepared)
+    }
+
+    /// The project of several services, read now unless it was before; with `fresh`, read again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the project's files.
+    pub(super) async fn project(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
+        self.0.projects.read(plan, fresh).await
+    }
+
+    /// The snapshot `name` of `image`, made unless it exists; where the account has no room for it or the key may not
+    /// make it, the image with each sandbox.
+    ///
+    /// # Errors
+    ///
+    /// What else keeps the platform from making the snapshot.
+    pub(super) async fn prepare_named(
+        &self,
+        client: &Client,
+        plan: &SandboxPlan,
+        name: &str,
+        image: &str,
+        progress: &Progress<'_>,
+    ) -> Result<Prepared> {
+        let slot = entry(&self.0.prepared, &format!("snapshot {name}"));
+        let mut slot = slot.lock().await;
+        if let Some(prepared) = &*slot {
+            return Ok(prepared.clone());
+        }
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let mut request = request(&of_image(image)?, &plan.service.resources, region)?;
+        name.clone_into(&mut request.name);
+        let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
+            Ok(()) => Prepared::Snapshot(request.name),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
+                ) =>
+            {
+                tracing::warn!(
+                    "the snapshot {name} cannot be made, so each sandbox starts from the image {image}, which takes \
+                     longer: {error}"
+                );
+                Prepared::Build(from(image))
+            }
+            Err(error) => return Err(error),
+        };
+        *slot = Some(prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Checks that nothing has to be built for `plan`. Images that are only pulled are no matter of this.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to.
+    pub(super) async fn expect_prebuilt(&self, client: &Client, plan: &SandboxPlan) -> Result<()> {
+        let ImageSource::Build(_) = &plan.service.image else { return Ok(()) };
+        let missing = |what: String| {
+            Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("sandbox images are expected to be prebuilt (sandbox_prebuilt is set), but {what}"),
+            )
+            .with_hint("Run the eval once without --sandbox-prebuilt, which builds what is missing"))
+        };
+        if !plan.settings.prepare {
+            return missing("`prepare: false` in x-daytona builds with each sandbox".to_owned());
+        }
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let recipe = recipe(client, &plan.service.image).await?;
+        let name = request(&recipe, &plan.service.resources, region)?.name;
+        match client.snapshots().find(&name).await?.map(|found| found.state) {
+            Some(SnapshotState::Active | SnapshotState::Inactive) => Ok(()),
+            Some(_) => missing(format!("the snapshot {name} of the Dockerfile and its files is not ready")),
+            None => missing(format!("there is no snapshot {name} of the Dockerfile and its files")),
+        }
     }
 
     async fn snapshot(
@@ -125,6 +207,20 @@ impl Images {
         snapshot::ensure(client, request, progress).await?;
         *made = Some(request.clone());
         Ok(())
+    }
+
+    /// Where a prepared image has the shim, if it has it.
+    pub(super) async fn shim(&self, image: &Prepared) -> Option<String> {
+        let is_there = match image {
+            Prepared::Default => false,
+            Prepared::Build(build) => shim::is_in(build),
+            Prepared::Snapshot(name) => {
+                let made = entry(&self.0.snapshots, name);
+                let made = made.lock().await;
+                made.as_ref().and_then(|request| request.build_info.as_ref()).is_some_and(shim::is_in)
+            }
+        };
+        is_there.then(shim::path)
     }
 
     /// Brings back a snapshot that this process prepared and that was retired or deleted since. Returns whether it is
@@ -165,13 +261,28 @@ async fn upload(
     entries: Vec<ContextEntry>,
     progress: &Progress<'_>,
 ) -> Result<()> {
-    let Some(hash) = build.context_hashes.first() else { return Ok(()) };
+    if build.context_hashes.is_empty() {
+        return Ok(());
+    }
     let storage = client.object_storage().await.map_err(|error| match error.kind() {
         ErrorKind::Unsupported => {
             error.with_hint("Builds that read files need a server with an object storage")
         }
         _ => error,
     })?;
+    let (ours, hashes): (Vec<_>, Vec<_>) =
+        build.context_hashes.iter().partition(|hash| shim::is_context(hash));
+    for hash in ours {
+        if !storage.has(hash).await? {
+            let pieces = shim::pieces().map_err(|error| {
+                Error::new(ErrorKind::Unexpected, "the archive of our program was not made")
+                    .with_source(error)
+            })?;
+            storage.upload(hash, pieces, &|_| {}).await?;
+        }
+    }
+    // all of a build's own files are one context
+    let Some(hash) = hashes.first() else { return Ok(()) };
     if storage.has(hash).await? {
         return Ok(());
     }
@@ -233,7 +344,23 @@ fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Re
     Ok(request)
 }
 
-async fn recipe(image: &ImageSource) -> Result<Recipe> {
+async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
+    let mut recipe = recipe_of(image).await?;
+    if let Some(build) = &recipe.build {
+        let mut with_shim = build.clone();
+        shim::add(&mut with_shim, &recipe.entries);
+        if with_shim != *build {
+            // without a storage, builds that read no files work all the same
+            match client.object_storage().await {
+                Ok(_) => recipe.build = Some(with_shim),
+                Err(error) => tracing::debug!("the image gets no program of ours: {error}"),
+            }
+        }
+    }
+    Ok(recipe)
+}
+
+async fn recipe_of(image: &ImageSource) -> Result<Recipe> {
     match image {
         ImageSource::Image(name) => of_image(name),
         ImageSource::Build(build) => {

@@ -53,6 +53,19 @@ async fn a_failed_upload_is_typed_and_names_the_file() {
 }
 
 #[tokio::test]
+async fn an_upload_that_broke_off_behind_a_proxy_is_repeated() {
+    for text in ["reading part: multipart: NextPart: EOF", "/f: write: unexpected EOF"] {
+        let server = Server::start(move |_, number| match number {
+            0 => answer(400, &json!({"errors": [text], "files": null})),
+            _ => answer(200, &json!({"files": [{"path": "/f", "bytes": 3}]})),
+        })
+        .await;
+        server.toolbox().await.upload("/f", Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(server.lines().len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn an_upload_that_wrote_less_is_repeated() {
     let server = Server::start(|_, number| {
         answer(200, &json!({"files": [{"path": "/f", "bytes": if number == 0 { 2 } else { 3 }}]}))

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use inspect_daytona::config::SETTINGS;
 use inspect_daytona::config::keys::{BUILD, DEPLOY, HEALTHCHECK, Key, SERVICE, TOP};
+use inspect_daytona::config::{Context, MemoryFiles, SETTINGS, Source, load};
 use serde_json::Value;
 
 const TABLES: [(&str, &[Key]); 5] =
@@ -83,4 +83,33 @@ fn the_page_lists_every_setting_with_its_default() {
     let known: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
     let unknown: Vec<_> = documented.keys().filter(|name| !known.contains(name.as_str())).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn every_example_of_the_page_has_a_plan_without_warnings() {
+    let page = page();
+    let examples: Vec<&str> =
+        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 5, "only {} examples were found", examples.len());
+    for example in examples {
+        // one with settings alone is a part of a file
+        let services = "services: {default: {image: 'python:3.12'}}\n";
+        let text =
+            if example.contains("services:") { example.to_owned() } else { services.to_owned() + example };
+        let files = MemoryFiles::default()
+            .with("/project/task/compose.yaml", text)
+            .with("/project/task/secrets.env", "KEY=value")
+            .with("/project/evals/Dockerfile", "FROM a AS runtime");
+        let context = Context {
+            directory: Path::new("/project/task"),
+            environment: &|name| (name == "TOKEN").then(|| "t".to_owned()),
+            metadata: &BTreeMap::new(),
+            files: &files,
+        };
+        let plan = load(&Source::Compose("compose.yaml".into()), &context);
+        let plan = plan.unwrap_or_else(|error| panic!("{error}\n{example}"));
+        // the seed's example with several services says nothing of memory
+        let expected = usize::from(example.contains("helper:"));
+        assert_eq!(plan.warnings().len(), expected, "{:?}\n{example}", plan.warnings());
+    }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test by panicking")]
 
 mod differential;
+mod docker_compose;
 mod documented;
 mod golden;
 mod robust;

@@ -69,8 +69,17 @@ impl Daytona {
     }
 
     pub(crate) async fn with(options: LocalOptions, clock: Arc<dyn Clock>) -> Self {
+        Self::with_engine(FixtureEngine::new(None), options, clock).await
+    }
+
+    /// One whose engine has no gateways.
+    pub(crate) async fn without_gateway() -> Self {
+        let engine = FixtureEngine::new(Some("the fixture has none"));
+        Self::with_engine(engine, LocalOptions::default(), Arc::new(SystemClock)).await
+    }
+
+    async fn with_engine(engine: Arc<FixtureEngine>, options: LocalOptions, clock: Arc<dyn Clock>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let engine = FixtureEngine::new();
         let server =
             LocalServer::start_with(options, Arc::clone(&engine) as _, directory.path().to_owned(), clock)
                 .await

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -18,7 +19,7 @@ use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use inspect_daytona::local::engine::{Engine, Exit, Isolation, Killer, Running};
-use inspect_daytona::local::spec::SandboxSpec;
+use inspect_daytona::local::spec::{Network, SandboxSpec};
 use inspect_daytona::{Error, ErrorKind, Result};
 use serde_json::json;
 use tokio::net::UnixListener;
@@ -34,18 +35,28 @@ pub(crate) struct FixtureEngine {
     pub(crate) deleted: Mutex<Vec<String>>,
     /// How many deletions are still to fail.
     pub(crate) failing_deletions: AtomicUsize,
+    /// Changes of networks that running sandboxes were to make.
+    pub(crate) networks: Mutex<Vec<(String, Network)>>,
+    /// Whether such changes fail.
+    pub(crate) fixed_network: AtomicBool,
     servers: Mutex<HashMap<String, tokio::task::AbortHandle>>,
     pub(crate) is_shut_down: watch::Sender<bool>,
 }
 
 impl FixtureEngine {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(no_gateway: Option<&str>) -> Arc<Self> {
         Arc::new(Self {
-            isolation: Isolation { name: "fixture", lost: Vec::new() },
+            isolation: Isolation {
+                name: "fixture",
+                lost: Vec::new(),
+                no_gateway: no_gateway.map(str::to_owned),
+            },
             released: watch::Sender::new(false),
             started: Mutex::default(),
             deleted: Mutex::default(),
             failing_deletions: AtomicUsize::new(0),
+            networks: Mutex::default(),
+            fixed_network: AtomicBool::new(false),
             servers: Mutex::default(),
             is_shut_down: watch::Sender::new(false),
         })
@@ -105,6 +116,23 @@ impl Engine for FixtureEngine {
             }
             let _ = std::fs::remove_dir_all(&spec.directory);
             self.deleted.lock().unwrap().push(spec.id);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let _ = std::fs::remove_dir_all(directory);
+            Ok(())
+        })
+    }
+
+    fn change_network(&self, id: String, network: Network) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if self.fixed_network.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Unsupported, "its network is fixed"));
+            }
+            self.networks.lock().unwrap().push((id, network));
             Ok(())
         })
     }

@@ -1,6 +1,11 @@
 //! Sandboxes are created, started, stopped and deleted as on the real server.
 
+use std::sync::Arc;
+
 use http::Method;
+use inspect_daytona::local::control::{LocalOptions, SystemClock};
+use inspect_daytona::local::engine::NetworkChoice;
+use inspect_daytona::local::spec::{Access, Cidr, Network};
 use serde_json::{Value, json};
 
 use crate::client::{Daytona, until};
@@ -228,9 +233,11 @@ async fn a_create_request_is_checked_before_anything_is_made() {
         (json!({"target": "us"}), 404, "Region not found"),
         (json!({"autoStopInterval": -1}), 400, "Auto-stop interval must be non-negative"),
         (json!({"name": "<b>"}), 400, "HTML"),
-        (json!({"networkAllowList": "10.0.0.0/8"}), 400, "does not support networkAllowList"),
-        (json!({"domainAllowList": "example.org"}), 400, "does not support domainAllowList"),
-        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 400, "not mounted"),
+        (json!({"networkAllowList": "10.0.0.0"}), 400, "expected an IPv4 network"),
+        (json!({"domainAllowList": "http://example.org"}), 400, "expected a host name"),
+        (json!({"networkAllowList": "10.0.0.0/8", "domainAllowList": "a.test"}), 400, "exclude each other"),
+        (json!({"networkBlockAll": true, "domainAllowList": "a.test"}), 400, "exclude each other"),
+        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 404, "Volume 'v' not found"),
         (json!({"secrets": [{"A": "b"}]}), 400, "does not support secrets"),
         (json!({"linkedSandbox": "x"}), 400, "does not support linkedSandbox"),
         (json!({"kvm": true}), 400, "does not support kvm"),
@@ -252,6 +259,49 @@ async fn blocked_network_reaches_the_engine() {
     let spec = daytona.engine().started.lock().unwrap()[0].clone();
     assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
     assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["networkBlockAll"], true);
+}
+
+#[tokio::test]
+async fn allow_lists_reach_the_engine_and_are_refused_where_it_cannot_keep_them() {
+    let daytona = Daytona::start().await;
+    for body in [
+        json!({}),
+        json!({"networkAllowList": "10.0.0.0/8, 192.0.2.0/24"}),
+        json!({"domainAllowList": "*.a.test"}),
+    ] {
+        let id = daytona.create(body.clone()).await;
+        let sandbox = daytona.get(&format!("/api/sandbox/{id}")).await.expect(200);
+        for list in ["networkAllowList", "domainAllowList"] {
+            assert_eq!(sandbox.get(list), body.get(list), "{list}");
+        }
+    }
+    let networks: Vec<Network> =
+        daytona.engine().started.lock().unwrap().iter().map(|spec| spec.network.clone()).collect();
+    let cidrs = ["10.0.0.0/8", "192.0.2.0/24"].map(|cidr| Cidr::parse(cidr).unwrap()).to_vec();
+    let expected = [Access::Everything, Access::Networks(cidrs), Access::Domains(vec!["*.a.test".into()])];
+    assert_eq!(networks, expected.map(Network::Gateway));
+
+    let daytona = Daytona::without_gateway().await;
+    for list in ["networkAllowList", "domainAllowList"] {
+        let body = json!({list: if list == "networkAllowList" { "10.0.0.0/8" } else { "a.test" }});
+        daytona.post("/api/sandbox", body).await.refused(400, "the fixture has none");
+    }
+    daytona.create(json!({})).await;
+    assert_eq!(daytona.engine().started.lock().unwrap()[0].network, Network::Host);
+}
+
+#[tokio::test]
+async fn only_unlimited_sandboxes_get_the_machines_network_where_that_is_chosen() {
+    let mut options = LocalOptions::default();
+    options.network.choice = NetworkChoice::Machine;
+    let daytona = Daytona::with(options, Arc::new(SystemClock)).await;
+    for body in [json!({}), json!({"domainAllowList": "a.test"}), json!({"networkBlockAll": true})] {
+        daytona.create(body).await;
+    }
+    let networks: Vec<Network> =
+        daytona.engine().started.lock().unwrap().iter().map(|spec| spec.network.clone()).collect();
+    let listed = Network::Gateway(Access::Domains(vec!["a.test".into()]));
+    assert_eq!(networks, [Network::Host, listed, Network::Blocked]);
 }
 
 #[tokio::test]

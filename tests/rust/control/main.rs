@@ -13,10 +13,13 @@ mod automation;
 mod builds;
 mod client;
 mod docker;
+#[path = "../shared/docker.rs"]
+mod docker_base;
 mod engine;
 mod faults;
 mod lifecycle;
 mod lists;
+mod nesting;
 mod proxying;
 mod settings;
 mod snapshots;

@@ -1,6 +1,7 @@
 //! Settings of a sandbox that exists.
 
 use http::Method;
+use inspect_daytona::local::spec::{Access, Cidr, Network};
 use serde_json::{Value, json};
 
 use crate::client::Daytona;
@@ -51,14 +52,55 @@ async fn intervals_are_set_and_checked() {
 }
 
 #[tokio::test]
-async fn the_network_of_a_running_sandbox_is_not_changed_silently() {
+async fn the_network_of_a_running_sandbox_changes() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
     let path = format!("/api/sandbox/{id}/network-settings");
     daytona.post(&path, json!({})).await.refused(400, "At least one");
+    daytona.post(&path, json!({"networkAllowList": "10.0.0.0"})).await.refused(400, "IPv4 network");
+    daytona
+        .post(&path, json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0/8"}))
+        .await
+        .refused(400, "exclude");
+    let change = async |body: Value| {
+        let sandbox = daytona.post(&path, body).await.expect(200);
+        (
+            sandbox["networkBlockAll"].clone(),
+            sandbox["networkAllowList"].clone(),
+            sandbox["domainAllowList"].clone(),
+        )
+    };
+    let list = json!("10.0.0.0/8");
+    assert_eq!(change(json!({"networkAllowList": list})).await, (json!(false), list, Value::Null));
+    daytona.post(&path, json!({"domainAllowList": "a.test"})).await.refused(400, "exclude");
+    let domains = json!({"networkAllowList": "", "domainAllowList": "a.test"});
+    assert_eq!(change(domains.clone()).await, (json!(false), Value::Null, json!("a.test")));
+    // nothing to do
+    change(domains).await;
+    assert_eq!(change(json!({"networkBlockAll": true})).await, (json!(true), Value::Null, Value::Null));
+    assert_eq!(change(json!({"networkBlockAll": false})).await, (json!(false), Value::Null, Value::Null));
+    let changes: Vec<Network> =
+        daytona.engine().networks.lock().unwrap().iter().map(|(_, network)| network.clone()).collect();
+    let cidrs = vec![Cidr::parse("10.0.0.0/8").unwrap()];
+    assert_eq!(
+        changes,
+        [
+            Network::Gateway(Access::Networks(cidrs)),
+            Network::Gateway(Access::Domains(vec!["a.test".into()])),
+            Network::Blocked,
+            Network::Gateway(Access::Everything),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_be_changed_stays_as_it_was_and_a_stopped_sandbox_has_its_own_at_its_start() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    let path = format!("/api/sandbox/{id}/network-settings");
+    daytona.engine().fixed_network.store(true, std::sync::atomic::Ordering::SeqCst);
     daytona.post(&path, json!({"networkBlockAll": true})).await.refused(400, "stop it first");
-    daytona.post(&path, json!({"networkAllowList": "10.0.0.0/8"})).await.refused(400, "networkAllowList");
-    daytona.post(&path, json!({"networkBlockAll": false, "networkAllowList": ""})).await.expect(200);
+    assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["networkBlockAll"], false);
     daytona.post(&format!("/api/sandbox/{id}/stop"), Value::Null).await.expect(200);
     daytona.wait_for(&id, "stopped").await;
     assert_eq!(
@@ -67,7 +109,7 @@ async fn the_network_of_a_running_sandbox_is_not_changed_silently() {
     );
     daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
     let spec = daytona.engine().started.lock().unwrap()[1].clone();
-    assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
+    assert_eq!(spec.network, Network::Blocked);
 }
 
 #[tokio::test]

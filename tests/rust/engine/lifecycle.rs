@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use inspect_daytona::ErrorKind;
-use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
+use inspect_daytona::local::engine::{EngineChoice, NetworkOptions, StateDirectory, choose};
 
 use crate::fixture::{
     DEADLINE, Helper, Server, execute, groups_of, inmates_of, needs_root, parent, processes_below, runner_of,
@@ -193,8 +193,13 @@ async fn a_killed_server_leaves_no_process_and_its_remains_are_swept() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(state.exists());
-    let engine =
-        choose(EngineChoice::Auto, StateDirectory::open(Some(parent.path())).unwrap()).await.unwrap();
+    let engine = choose(
+        EngineChoice::Auto,
+        &NetworkOptions::default(),
+        StateDirectory::open(Some(parent.path())).unwrap(),
+    )
+    .await
+    .unwrap();
     let begun = Instant::now();
     while state.exists() {
         assert!(begun.elapsed() < DEADLINE, "{} was not swept", state.display());
@@ -212,7 +217,7 @@ async fn server_that_is_killed() {
     let parent = PathBuf::from(std::env::var_os("INSPECT_DAYTONA_TEST_PARENT").unwrap());
     let state = StateDirectory::open(Some(&parent)).unwrap();
     let directory = state.sandbox("a");
-    let engine = choose(EngineChoice::Auto, state).await.unwrap();
+    let engine = choose(EngineChoice::Auto, &NetworkOptions::default(), state).await.unwrap();
     let mut spec = crate::fixture::spec_in(&directory);
     spec.limits.pids = Some(100);
     let running = engine.start(spec).await.unwrap();

@@ -10,10 +10,14 @@
     reason = "tests"
 )]
 
+mod containers;
 mod fixture;
 mod isolation;
 mod levels;
 mod lifecycle;
 mod limits;
+mod nesting;
+mod network;
 mod process;
 mod roots;
+mod volumes;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use inspect_daytona::local::engine::{EngineChoice, StateDirectory, choose};
+use inspect_daytona::local::engine::{EngineChoice, NetworkOptions, StateDirectory, choose};
 use inspect_daytona::local::spec::Network;
 
 use crate::fixture::{DEADLINE, Helper, Server, execute, needs_root, parent, spec_in};
@@ -105,7 +105,7 @@ async fn server_that_is_killed() {
     let parent = PathBuf::from(std::env::var_os("INSPECT_DAYTONA_TEST_PARENT").unwrap());
     let state = StateDirectory::open(Some(&parent)).unwrap();
     let directory = state.sandbox("a");
-    let engine = choose(EngineChoice::Process, state).await.unwrap();
+    let engine = choose(EngineChoice::Process, &NetworkOptions::default(), state).await.unwrap();
     let running = engine.start(spec_in(&directory)).await.unwrap();
     Helper::tell(&running.toolbox.display().to_string());
     std::future::pending::<()>().await;
@@ -127,7 +127,7 @@ async fn server_that_may_not() {
     let parent = PathBuf::from(std::env::var_os("INSPECT_DAYTONA_TEST_PARENT").unwrap());
     let state = StateDirectory::open(Some(&parent)).unwrap();
     let path = state.path().to_owned();
-    let error = choose(EngineChoice::Auto, state).await.unwrap_err();
+    let error = choose(EngineChoice::Auto, &NetworkOptions::default(), state).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("EPERM"), "{text}");
     assert!(text.contains("INSPECT_DAYTONA_LOCAL_ENGINE=process"), "{text}");

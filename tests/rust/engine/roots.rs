@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use inspect_daytona::local::spec::RootFs;
+use inspect_daytona::local::spec::{RootFs, SandboxSpec};
+use tempfile::TempDir;
 
 use crate::fixture::{Server, needs_root, parent, skip};
 
@@ -42,16 +43,21 @@ fn busybox(directory: &Path) -> bool {
     true
 }
 
+/// An image, a server, and what a sandbox with the image as its root is made from.
+async fn of_an_image() -> Option<(TempDir, Server, SandboxSpec)> {
+    let image = parent();
+    if !busybox(image.path()) {
+        return None;
+    }
+    let server = Server::new().await;
+    let spec = SandboxSpec { root: RootFs::Directory(image.path().to_owned()), ..server.spec() };
+    Some((image, server, spec))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_can_be_the_root() {
     needs_root!();
-    let image = parent();
-    if !busybox(image.path()) {
-        return skip("needs busybox");
-    }
-    let server = Server::new().await;
-    let mut spec = server.spec();
-    spec.root = RootFs::Directory(image.path().to_owned());
+    let Some((image, server, mut spec)) = of_an_image().await else { return skip("needs busybox") };
     spec.user = "me".into();
     let sandbox = server.start(spec.clone()).await;
     assert_eq!(sandbox.output("id; pwd").await, "uid=7(me) gid=8(me) groups=8(me),9(more)\n/home/me");
@@ -71,13 +77,7 @@ async fn a_directory_can_be_the_root() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_may_come_with_a_group_and_a_working_directory_is_made() {
     needs_root!();
-    let image = parent();
-    if !busybox(image.path()) {
-        return skip("needs busybox");
-    }
-    let server = Server::new().await;
-    let mut spec = server.spec();
-    spec.root = RootFs::Directory(image.path().to_owned());
+    let Some((_image, server, mut spec)) = of_an_image().await else { return skip("needs busybox") };
     spec.work_dir = Some("/srv/made/here".into());
     for (user, expected) in [("me:more", "7\n9\n/srv/made/here"), ("7:5", "7\n5\n/srv/made/here")] {
         spec.id = format!("{}-{}", spec.id, user.len());

@@ -1,80 +1,21 @@
 //! A Dockerfile with files, from the task's directory to a command in the sandbox, with a real Docker Engine.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says why")]
-
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use inspect_daytona::local::control::LocalOptions;
 use inspect_daytona::provider::{Images, Settings};
 use serde_json::{Value, json};
 
-use super::fixture::{Fixture, name, output};
-
-fn docker(arguments: &[&str]) -> bool {
-    let run = Command::new("docker").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    run.is_ok_and(|status| status.success())
-}
-
-/// An image of one static program, for which no registry is needed. It ends with what was built on it.
-struct Base(String);
-
-impl Base {
-    fn new() -> Option<Self> {
-        let busybox = "/bin/busybox";
-        if !docker(&["version"]) || !Path::new(busybox).exists() {
-            eprintln!(
-                "skipped, since it needs a Docker Engine and a static {busybox}: apt-get install docker.io busybox-static"
-            );
-            return None;
-        }
-        let base = Self(format!("inspect-daytona-test/provider:{}", unique()));
-        let mut import = Command::new("docker")
-            .args(["import", "-", &base.0])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut archive = tar::Builder::new(import.stdin.take().unwrap());
-        archive.append_path_with_name(busybox, "bin/busybox").unwrap();
-        for name in ["sh", "cat", "chmod", "echo", "id", "ls", "mkdir", "stat", "wc"] {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_mode(0o777);
-            header.set_size(0);
-            archive.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
-        }
-        for (path, text) in [("etc/passwd", "root:x:0:0::/:/bin/sh\n"), ("etc/group", "root:x:0:\n")] {
-            let mut header = tar::Header::new_gnu();
-            header.set_mode(0o644);
-            header.set_size(text.len() as u64);
-            archive.append_data(&mut header, path, text.as_bytes()).unwrap();
-        }
-        drop(archive.into_inner().unwrap());
-        assert!(import.wait().unwrap().success());
-        Some(base)
-    }
-}
-
-impl Drop for Base {
-    fn drop(&mut self) {
-        let label = format!("label=inspect-daytona-test={}", self.0);
-        let built = Command::new("docker").args(["image", "ls", "-q", "--filter", &label]).output();
-        let ids =
-            built.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        for id in ids.lines().chain([self.0.as_str()]) {
-            docker(&["image", "rm", "--force", id]);
-        }
-    }
-}
-
-/// Something that no other test has: the random end of a sandbox's name.
-fn unique() -> String {
-    name().rsplit('-').next().unwrap_or_default().to_owned()
-}
+use super::docker_base::Base;
+use super::fixture::{Fixture, command, name, output, with_input};
 
 fn settings(directory: &Path, build: &Value) -> Settings {
-    let model = json!({"services": {"default": {"build": build}}});
+    with(directory, build, &json!({}))
+}
+
+/// Settings with more in `x-daytona`.
+fn with(directory: &Path, build: &Value, extension: &Value) -> Settings {
+    let model = json!({"services": {"default": {"build": build}}, "x-daytona": extension});
     Settings::from_json(&json!({"source": {"model": model}, "directory": directory}).to_string()).unwrap()
 }
 
@@ -91,14 +32,11 @@ async fn a_dockerfile_with_files_arguments_and_target_becomes_what_samples_run_i
     // more than one part of an upload
     std::fs::write(at("app/large"), vec![7; 20 << 20]).unwrap();
     std::fs::write(at(".dockerignore"), "**/secret\n").unwrap();
-    let dockerfile = format!(
-        "FROM {0} AS wanted\nLABEL inspect-daytona-test={0}\nARG WORD=default\nENV WORD=$WORD\nCOPY app /app\nWORKDIR /app\n\
-         FROM wanted\nRUN exit 1\n",
-        base.0
-    );
+    let dockerfile = base
+        .dockerfile("ARG WORD=default\nENV WORD=$WORD\nCOPY app /app\nWORKDIR /app\nFROM base\nRUN exit 1\n");
     std::fs::write(at("Dockerfile"), dockerfile).unwrap();
     let settings =
-        settings(project.path(), &json!({"context": ".", "target": "wanted", "args": {"WORD": "given"}}));
+        settings(project.path(), &json!({"context": ".", "target": "base", "args": {"WORD": "given"}}));
     let images = Images::default();
     settings.prepare(&fixture.client, &images, &|_| {}).await.unwrap();
     let sandbox = fixture.run.create(name(), settings.clone()).await.unwrap();
@@ -125,14 +63,101 @@ async fn a_build_that_fails_tells_the_end_of_its_log() {
     let Some(base) = Base::new() else { return };
     let fixture = Fixture::with(LocalOptions::default()).await;
     let project = tempfile::tempdir().unwrap();
-    let dockerfile = format!(
-        "FROM {0}\nLABEL inspect-daytona-test={0}\nRUN echo out of $((6 * 7)) cheese; exit 9\n",
-        base.0
-    );
+    let dockerfile = base.dockerfile("RUN echo out of $((6 * 7)) cheese; exit 9\n");
     std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
     let settings = settings(project.path(), &json!("."));
     let error = settings.prepare(&fixture.client, &Images::default(), &|_| {}).await.unwrap_err();
     assert_eq!(error.kind(), inspect_daytona::ErrorKind::BuildFailed);
     assert!(error.to_string().contains("out of 42 cheese"), "{error}");
+    fixture.finish().await;
+}
+
+/// Requests of a kind since they were counted.
+async fn requests(fixture: &Fixture, part: &str) -> u64 {
+    fixture.requests().await.iter().filter(|(route, _)| route.contains(part)).map(|(_, count)| count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_built_image_brings_the_program_that_runs_commands_so_that_nothing_is_uploaded() {
+    let Some(base) = Base::new() else { return };
+    let fixture = Fixture::with(LocalOptions::default()).await;
+    let project = tempfile::tempdir().unwrap();
+    let dockerfile = base.dockerfile("RUN mkdir -m 1777 /var /var/tmp /tmp\nUSER me:8\n");
+    std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
+    for settings in
+        [settings(project.path(), &json!(".")), with(project.path(), &json!("."), &json!({"prepare": false}))]
+    {
+        settings.prepare(&fixture.client, &Images::default(), &|_| {}).await.unwrap();
+        fixture.forget_requests().await;
+        let sandbox = fixture.run.create(name(), settings).await.unwrap();
+        assert_eq!(output(&sandbox, "echo ran").await, "ran\n");
+        assert_eq!(requests(&fixture, "bulk-upload").await, 0);
+        assert_eq!(requests(&fixture, "process/execute").await, 1);
+        let found =
+            output(&sandbox, "stat -c '%a %u %g' /opt/inspect-daytona/*/shim /opt/inspect-daytona").await;
+        assert!(found.starts_with("755 0 0\n755 0 0"), "{found}");
+        let input = with_input(command(&["wc", "-c"]), vec![0; 1 << 20]);
+        assert_eq!(sandbox.exec(input).await.unwrap().stdout.trim(), (1 << 20).to_string());
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_vanished_from_the_image_is_uploaded() {
+    let Some(base) = Base::new() else { return };
+    let fixture = Fixture::with(LocalOptions::default()).await;
+    let project = tempfile::tempdir().unwrap();
+    let dockerfile = base.dockerfile("RUN mkdir -m 1777 /var /var/tmp /tmp\n");
+    std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
+    let sandbox = fixture.run.create(name(), settings(project.path(), &json!("."))).await.unwrap();
+    assert_eq!(output(&sandbox, "chmod 0 /opt/inspect-daytona/*/shim; echo locked").await, "locked\n");
+    // root may execute only what somebody may
+    assert_eq!(output(&sandbox, "echo runs all the same").await, "runs all the same\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_with_each_sandbox_that_fails_tells_the_end_of_its_log_and_leaves_nothing() {
+    let Some(base) = Base::new() else { return };
+    let fixture = Fixture::with(LocalOptions::default()).await;
+    let project = tempfile::tempdir().unwrap();
+    let dockerfile = base.dockerfile("RUN echo out of $((6 * 7)) cheese; exit 9\n");
+    std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
+    let settings = with(project.path(), &json!("."), &json!({"prepare": false}));
+    let error = fixture.run.create(name(), settings).await.unwrap_err();
+    assert_eq!(error.kind(), inspect_daytona::ErrorKind::BuildFailed, "{error}");
+    assert!(error.to_string().contains("out of 42 cheese"), "{error}");
+    let counts = fixture.run.counts();
+    assert_eq!((counts.created, counts.deleted), (1, 1));
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfile_may_use_what_only_buildkit_has() {
+    let Some(base) = Base::new() else { return };
+    let docker = |arguments: &[&str]| std::process::Command::new("docker").args(arguments).output().unwrap();
+    if !docker(&["buildx", "version"]).status.success() {
+        eprintln!("skipped, since there is no BuildKit: apt-get install docker-buildx");
+        return;
+    }
+    let version = docker(&["version", "--format", "{{.Server.Version}}"]).stdout;
+    let major = String::from_utf8_lossy(&version).split('.').next().unwrap().parse::<u32>().unwrap();
+    let fixture = Fixture::with(LocalOptions::default()).await;
+    let project = tempfile::tempdir().unwrap();
+    std::fs::write(project.path().join("secret"), "hidden\n").unwrap();
+    // older Engines fetch what knows here-documents from a registry
+    let (here, said) = match major {
+        ..23 => ("", "hidden\n"),
+        _ => {
+            ("COPY <<WORDS /here\nhello\nWORDS\nRUN <<LINES\ncat /here >> /words\nLINES\n", "hidden\nhello\n")
+        }
+    };
+    let dockerfile = base.dockerfile(&format!(
+        "RUN mkdir -m 1777 /var /var/tmp /tmp\n\
+         RUN --mount=type=bind,source=secret,target=/secret cat /secret > /words\n{here}"
+    ));
+    std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
+    let sandbox = fixture.run.create(name(), settings(project.path(), &json!("."))).await.unwrap();
+    assert_eq!(output(&sandbox, "cat /words").await, said);
     fixture.finish().await;
 }

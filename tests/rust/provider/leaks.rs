@@ -9,7 +9,7 @@ use inspect_daytona::provider::names;
 use inspect_daytona::{ErrorKind, local};
 use serde_json::json;
 
-use crate::fixture::{Fixture, LIMIT, name, settings_of, until};
+use crate::fixture::{Fixture, LIMIT, name, output, settings_of, until};
 
 #[tokio::test]
 async fn a_create_whose_answer_is_lost_makes_one_sandbox_and_finds_it() {
@@ -62,6 +62,18 @@ async fn an_abandoned_sandbox_is_deleted_whatever_it_is_doing() {
     fixture.run.abandon(&second);
     creation.await.unwrap().map(drop).unwrap_or_default();
     until("both are gone", || async { fixture.server.statistics().left == 0 }).await;
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_creation_that_a_proxy_delivers_twice_is_one_sandbox() {
+    let fixture = Fixture::new().await;
+    for overlap in [false, true] {
+        fixture.fault("POST", "/api/sandbox", 1, json!({"kind": "replay", "overlap": overlap})).await;
+        let sandbox = fixture.sandbox_with(json!({})).await.unwrap();
+        assert_eq!(output(&sandbox, "echo here").await, "here\n", "overlap: {overlap}");
+    }
+    assert_eq!((fixture.run.counts().created, fixture.server.statistics().created), (2, 2));
     fixture.finish().await;
 }
 

@@ -201,14 +201,27 @@ async fn a_mount_holds_in_the_sandbox_or_the_sandbox_is_refused() {
     fixture.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_memory_has_the_size_that_was_asked_for_or_the_sandbox_is_refused() {
+    let fixture = server().await;
+    match sandbox(&fixture, json!({"image": IMAGE, "shm_size": "96m"})).await {
+        Ok(sandbox) => {
+            let kib = output(&sandbox, "df -k /dev/shm | awk 'END { print $2 }'").await;
+            assert_eq!(kib.trim(), (96 * 1024).to_string());
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains("shm_size"), "{error}");
+        }
+    }
+    fixture.finish().await;
+}
+
 #[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
     let error = settings(&json!({"image": IMAGE, "ulimits": {"nofile": 10}}), &json!({})).unwrap_err();
     assert!(error.to_string().contains("ulimits"), "{error}");
     let request = json!({"source": {"settings": {"resources": {"cpu": 2}}}, "directory": "/"}).to_string();
     let error = Settings::from_json(&request).unwrap_err();
-    assert!(error.to_string().contains("resources without an image"), "{error}");
-    let model = json!({"services": {"a": {"image": "a:1"}, "b": {"image": "b:1"}}});
-    let request = json!({"source": {"model": model}, "directory": "/"}).to_string();
-    assert!(Settings::from_json(&request).unwrap_err().to_string().contains("more than one service"));
+    assert!(error.to_string().contains("default snapshot brings its own resources"), "{error}");
 }

@@ -232,6 +232,32 @@ fn execs_under_sudo_are_repeated_killed_and_collected_like_others() {
 }
 
 #[test]
+fn a_command_outlives_the_sudo_that_waits_for_it() {
+    let Some(accounts) = Accounts::new("ALL=(ALL) NOPASSWD: ALL") else { return };
+    let sandbox = accounts.sandbox();
+    let [started, go] = ["started", "go"].map(|name| sandbox.path().join(name));
+    let line = format!(
+        "echo ran >>{}; while ! [ -e {} ]; do sleep 0.02; done; echo done",
+        started.display(),
+        go.display()
+    );
+    let start = as_user("root", start_call(sandbox.id(), sh(&line)));
+    let reply = std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| accounts.deliver(&sandbox, &start));
+        eventually("it runs", || started.exists());
+        // sudo hands the signal on to the shim that waits; the command and its supervisor are on their own
+        let shim = sandbox.shim();
+        let pattern = format!("^/usr/bin/sudo -n -- {} run --sudo", shim.display());
+        let ended = Command::new("pkill").args(["-TERM", "-f", &pattern]).status().unwrap();
+        assert!(ended.success(), "there was a sudo to end");
+        fs::write(&go, "").unwrap();
+        waiting.join().unwrap()
+    });
+    assert_eq!(stdout(reply), "done\n");
+    assert_eq!(fs::read_to_string(&started).unwrap(), "ran\n");
+}
+
+#[test]
 fn a_timeout_reaches_what_a_command_started_through_sudo() {
     let Some(accounts) = Accounts::new("ALL=(ALL) NOPASSWD: ALL") else { return };
     let sandbox = accounts.sandbox();

@@ -11,8 +11,7 @@ use super::super::error::{ApiError, ApiResult};
 use super::super::extract::{Body, minutes};
 use super::super::record::Record;
 use super::super::state::Control;
-use super::super::validate;
-use crate::api::sandbox::{Labels, NetworkSettings, Sandbox, SandboxState};
+use crate::api::sandbox::{Labels, NetworkSettings, Sandbox};
 
 type Minutes = Path<(String, String)>;
 
@@ -118,23 +117,13 @@ pub(super) async fn network(
     Path(key): Path<String>,
     Body(request): Body<NetworkSettings>,
 ) -> ApiResult<Json<Sandbox>> {
-    let NetworkSettings { network_block_all, network_allow_list, domain_allow_list } = request;
-    if network_block_all.is_none() && network_allow_list.is_none() && domain_allow_list.is_none() {
+    let given = request.network_block_all.is_some()
+        || request.network_allow_list.is_some()
+        || request.domain_allow_list.is_some();
+    if !given {
         return Err(ApiError::bad_request("At least one network setting must be provided"));
     }
-    validate::no_lists(network_allow_list.as_deref(), domain_allow_list.as_deref())?;
-    change(&control, &key, |record, _| {
-        let Some(block) = network_block_all else { return Ok(()) };
-        let stopped =
-            matches!(record.state, SandboxState::Stopped | SandboxState::Archived) && !record.is_pending();
-        if block != record.sandbox.network_block_all && !stopped {
-            return Err(ApiError::bad_request(
-                "Local Daytona cannot change the network access of a sandbox that runs: stop it first",
-            ));
-        }
-        record.sandbox.network_block_all = block;
-        Ok(())
-    })
+    control.change_network(&key, request).await.map(Json)
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@
 //! - [`prepare`]: what a preparation does
 //! - [`interpret`], [`dockerfile`], [`expand`]: Dockerfiles that need no builder
 //! - [`docker`], [`context`]: builds, pulls and exports by Docker
+//! - [`nesting`]: images with a Docker Engine in them
 //! - [`archive`]: unpacks a root file system
 //!
 //! What has been prepared is kept until the server ends.
@@ -15,6 +16,7 @@ mod dockerfile;
 mod expand;
 mod flight;
 mod interpret;
+mod nesting;
 mod prepare;
 
 use std::collections::{BTreeMap, HashMap};
@@ -52,6 +54,8 @@ pub(super) struct Image {
     pub(super) work_dir: Option<PathBuf>,
     /// What the toolbox starts beside itself.
     pub(super) entrypoint: Vec<String>,
+    /// Whether a Docker Engine is to work in it.
+    pub(super) nesting: bool,
 }
 
 impl Image {
@@ -62,7 +66,8 @@ impl Image {
             RootFs::Directory(_) => "root",
         };
         let entrypoint = NO_ENTRYPOINT.map(str::to_owned).to_vec();
-        Self { root, user: user.to_owned(), env: BTreeMap::new(), work_dir: None, entrypoint }
+        let nesting = nesting::is_for_containers(&root);
+        Self { root, user: user.to_owned(), env: BTreeMap::new(), work_dir: None, entrypoint, nesting }
     }
 
     /// What is really to be started: what only keeps a container alive is not, since the toolbox does.
@@ -163,10 +168,13 @@ impl Images {
 
     /// The source of a name that is mapped by configuration, also under the names that Docker has for the same image.
     pub(super) fn mapped(&self, name: &str) -> Option<Source> {
-        let short = name.strip_prefix("docker.io/").unwrap_or(name);
-        let short = short.strip_prefix("library/").unwrap_or(short);
+        let short = short(name);
         let tagged = format!("{short}:latest");
-        [name, short, tagged.as_str()].iter().find_map(|name| self.mapped.get(*name)).map(Source::from)
+        let mapped = [name, short, tagged.as_str()].iter().find_map(|name| self.mapped.get(*name))?;
+        if *mapped == ImageSource::Host && nesting::is_engine(name) {
+            return Some(Source::Ready(nesting::of_host()));
+        }
+        Some(Source::from(mapped))
     }
 
     /// The image, if it has been prepared.
@@ -207,6 +215,12 @@ impl Images {
     fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An image's name without what Docker adds to those of its own library.
+fn short(name: &str) -> &str {
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
 }
 
 #[cfg(test)]

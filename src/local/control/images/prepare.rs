@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::archive::{self, Stop};
 use super::flight::Flight;
-use super::{Build, Image, Images, Source, context, docker, interpret};
+use super::{Build, Image, Images, Source, context, docker, interpret, nesting};
 use crate::local::control::options::DockerChoice;
 use crate::local::control::state::{Control, closed};
 use crate::local::spec::RootFs;
 
+/// The isolation in which containers can run.
+const NESTING: &str = "namespaces/root-idmap";
 /// As long as Daytona gives a build.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -50,10 +52,10 @@ async fn prepare(control: &Control, source: &Source, flight: &Flight) -> Result<
         }
         Source::Pull(name) => pull(control, name, flight).await,
         Source::Build(build) => match interpret::read(&build.dockerfile) {
-            Ok(settings) => match images.mapped(&settings.base) {
+            Ok(settings) => match mapped_or_own(control, &settings.base).await {
                 Some(base) => {
                     flight.begin();
-                    flight.say(&format!("FROM {}: mapped by configuration", settings.base));
+                    flight.say(&format!("FROM {}: no builder is needed", settings.base));
                     let base = base_of(control, &base).await?;
                     match settings.apply(base) {
                         Ok(image) => Ok(image),
@@ -77,7 +79,45 @@ async fn base_of(control: &Control, source: &Source) -> Result<Image, String> {
     control.images.join(control, source).outcome().await
 }
 
+/// An image by a name that is not mapped. One with a Docker Engine in it need not be fetched.
 async fn pull(control: &Control, name: &str, flight: &Flight) -> Result<Image, String> {
+    match fetch(control, name, flight).await {
+        Ok(id) => base_of(control, &Source::Exported(id)).await,
+        Err(reason) if nesting::is_engine(name) => own_engine(control, name, &reason, flight),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// The image by this name without a builder: mapped, or one with a Docker Engine that Docker is not there to fetch.
+async fn mapped_or_own(control: &Control, name: &str) -> Option<Source> {
+    let mapped = control.images.mapped(name);
+    if mapped.is_none() && nesting::is_engine(name) && require(control, "").await.is_err() {
+        return Some(Source::Pull(name.to_owned()));
+    }
+    mapped
+}
+
+/// This machine's directories instead of an image with a Docker Engine in it, which cannot be had for `reason`.
+fn own_engine(control: &Control, name: &str, reason: &str, flight: &Flight) -> Result<Image, String> {
+    flight.begin();
+    if control.engine.isolation().name != NESTING {
+        return Err(format!(
+            "{reason}. This machine's own Docker Engine could stand in for it if the server ran as root"
+        ));
+    }
+    nesting::check_host().map_err(|missing| format!("{reason}; and {missing}"))?;
+    let said = format!(
+        "sandboxes of {name} are made of this machine's own directories and its Docker Engine's programs"
+    );
+    flight.say(&format!("{said}, since {reason}"));
+    // once: what is prepared is kept
+    tracing::warn!("{said}, since the image cannot be had");
+    tracing::debug!("{reason}");
+    Ok(nesting::of_host())
+}
+
+/// The id of an image that Docker has, or fetches.
+async fn fetch(control: &Control, name: &str, flight: &Flight) -> Result<String, String> {
     require(control, &unmapped(name)).await?;
     let inspected = {
         let _permit = control.images.permits.acquire().await.map_err(|error| error.to_string())?;
@@ -87,8 +127,7 @@ async fn pull(control: &Control, name: &str, flight: &Flight) -> Result<Image, S
         }
         docker::inspect(name).await?
     };
-    let id = inspected.ok_or_else(|| format!("Docker has no image {name} after it was pulled"))?.id;
-    base_of(control, &Source::Exported(id)).await
+    Ok(inspected.ok_or_else(|| format!("Docker has no image {name} after it was pulled"))?.id)
 }
 
 /// Builds with Docker; `reason` is why that is necessary.
@@ -106,7 +145,7 @@ async fn docker_build(
             flight.say(&format!("{} has been built before", build.reference));
         } else {
             let context = context_of(control, build).await?;
-            docker::build(&build.reference, context, log(flight)?).await?;
+            docker::build(&build.reference, &build.dockerfile, context, log(flight)?).await?;
         }
         docker::inspect(&build.reference).await?
     };
@@ -134,7 +173,7 @@ async fn context_of(control: &Control, build: &Build) -> Result<File, String> {
 async fn export(images: &Images, id: &str) -> Result<Image, String> {
     let inspected = docker::inspect(id).await?.ok_or_else(|| format!("Docker has no image {id} any more"))?;
     let root = images.new_root();
-    let image = inspected.image(root.clone())?;
+    let mut image = inspected.image(root.clone())?;
     let export = docker::Export::of(id).await?;
     let (mut child, stdout) = export.start()?;
     let stdout = stdout.into_owned_fd().map_err(|error| format!("docker export: {error}"))?;
@@ -144,6 +183,7 @@ async fn export(images: &Images, id: &str) -> Result<Image, String> {
         return Err(format!("docker export failed ({status})"));
     }
     unpacked.map_err(|error| format!("cannot unpack the image: {}", archive::explain(&error)))?;
+    image.nesting = nesting::is_for_containers(&image.root);
     Ok(image)
 }
 

@@ -1,0 +1,206 @@
+//! Compose's work in the sandbox: the project's files, `build`, `up`, and the wait until every service is ready.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::containers::{self, Container, Progress};
+use super::project::{DIRECTORY, Project};
+use crate::config::ComposeProject;
+use crate::error::{Error, ErrorKind, Result};
+use crate::provider::containers::ContainerMounts;
+use crate::provider::exec::{Command, RawOutcome};
+use crate::provider::sandbox::Sandbox;
+
+/// Compose's name of the project, in the sandbox, which has no other one.
+const PROJECT: &str = "inspect";
+/// How long a step of seconds may take.
+const STEP: Duration = Duration::from_secs(120);
+/// How long all builds may take, as on the platform.
+const BUILD: Duration = Duration::from_secs(60 * 60);
+/// How long all pulls may take.
+const PULL: Duration = Duration::from_secs(30 * 60);
+/// How long a service without a healthcheck of its own may take; its image may have one.
+const START: Duration = Duration::from_secs(10 * 60);
+/// What a healthcheck may take beyond its own times.
+const MARGIN: Duration = Duration::from_secs(60);
+/// Between two looks at the containers, at first and at most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Bytes of output that are kept, and that messages show.
+const SAID: u64 = 4 * 1024 * 1024;
+const SHOWN: usize = 4000;
+/// How many failed services a message describes.
+const DESCRIBED: usize = 3;
+
+/// Describes every container of the project `$1` as JSON.
+const LIST: &str = r#"
+ids=$(docker ps --all --quiet --no-trunc --filter "label=com.docker.compose.project=$1") || exit
+[ -z "$ids" ] || docker inspect --type=container $ids
+"#;
+/// Prints the last words of the container `$1`.
+const LOG: &str = "docker logs --tail 30 -- \"$1\" 2>&1";
+
+/// Brings the project's files into the sandbox.
+pub(super) async fn send(
+    machine: &Sandbox,
+    project: &Project,
+    mounts: &BTreeMap<String, ContainerMounts>,
+) -> Result<()> {
+    machine.upload_all(&project.files(mounts)?).await?;
+    let script = format!("cd {DIRECTORY} && tar -xf files.tar && rm files.tar");
+    let outcome = machine.exec_bytes(shell(&script, &[], STEP)).await?;
+    if succeeded(&outcome) {
+        return Ok(());
+    }
+    let message = format!("the project's files cannot be unpacked: {}", shown(&outcome));
+    Err(explained(Error::new(ErrorKind::System, message)))
+}
+
+/// Builds the images of the services that have a `build`.
+pub(super) async fn build(machine: &Sandbox) -> Result<()> {
+    tracing::info!("{}: docker compose build", machine.name());
+    let outcome = machine.exec_bytes(compose(&["build"], BUILD)).await?;
+    if succeeded(&outcome) {
+        return Ok(());
+    }
+    let what = if outcome.timed_out { "took longer than an hour" } else { "failed" };
+    let message = format!("docker compose build {what}. Its output ends with:\n{}", shown(&outcome));
+    Err(explained(Error::new(ErrorKind::BuildFailed, message)))
+}
+
+/// Starts the services and waits until each is ready or done.
+pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<Container>> {
+    tracing::info!("{}: docker compose up", machine.name());
+    let patience = patience(plan);
+    // dependencies wait for each other's health within it
+    let outcome = machine
+        .exec_bytes(compose(&["up", "--detach", "--no-build", "--quiet-pull"], PULL + patience))
+        .await?;
+    if !succeeded(&outcome) {
+        let what = if outcome.timed_out { "did not end in time" } else { "failed" };
+        let message = format!("docker compose up {what}: {}", shown(&outcome));
+        // the Engine itself may be what failed
+        let containers = list(machine).await.unwrap_or_default();
+        return Err(explained(describe(machine, message, &containers).await));
+    }
+    let began = Instant::now();
+    let mut wait = LOOK.0;
+    loop {
+        let containers = list(machine).await?;
+        let any = |progress| containers.iter().any(|container| container.progress() == progress);
+        if any(Progress::Failed) {
+            let message = "a service did not start".to_owned();
+            return Err(explained(describe(machine, message, &containers).await));
+        }
+        if !any(Progress::Starting) {
+            return Ok(containers);
+        }
+        if began.elapsed() > patience {
+            let message = format!("a service was not ready within {} s", patience.as_secs());
+            return Err(describe(machine, message, &containers).await);
+        }
+        sleep(wait).await;
+        wait = (wait * 3 / 2).min(LOOK.1);
+    }
+}
+
+/// How long the services may take until they are ready, one after the other.
+fn patience(plan: &ComposeProject) -> Duration {
+    let times = plan.services.iter().map(|service| match &service.healthcheck {
+        Some(check) => {
+            check.start_period
+                + check.interval.saturating_add(check.timeout).saturating_mul(check.retries)
+                + MARGIN
+        }
+        None => Duration::ZERO,
+    });
+    times.fold(START, Duration::saturating_add)
+}
+
+async fn list(machine: &Sandbox) -> Result<Vec<Container>> {
+    let outcome = machine.exec_bytes(shell(LIST, &[PROJECT], STEP)).await?;
+    if !succeeded(&outcome) {
+        let message =
+            format!("the Docker Engine does not say what became of the services: {}", shown(&outcome));
+        return Err(Error::new(ErrorKind::CreationFailed, message));
+    }
+    containers::read(&outcome.stdout.text(SAID))
+}
+
+/// An error with the state and the last words of the services that are not as they should be.
+async fn describe(machine: &Sandbox, mut message: String, containers: &[Container]) -> Error {
+    let failed: Vec<_> = containers.iter().filter(|found| found.progress() == Progress::Failed).collect();
+    let starting: Vec<_> = containers.iter().filter(|found| found.progress() == Progress::Starting).collect();
+    // what others wait for has failed first
+    let culprits = if failed.is_empty() { starting } else { failed };
+    for container in culprits.into_iter().take(DESCRIBED) {
+        message = format!("{message}\n{}", container.describe());
+        if let Ok(outcome) = machine.exec_bytes(shell(LOG, &[&container.id], STEP)).await {
+            let said = shown(&outcome);
+            if !said.is_empty() {
+                message = format!("{message}\nIts last output:\n{said}");
+            }
+        }
+    }
+    Error::new(ErrorKind::CreationFailed, message)
+}
+
+/// An error with what to do about it, where its text tells.
+fn explained(error: Error) -> Error {
+    let text = error.message().to_lowercase();
+    let hint = if text.contains("no space left on device") {
+        "The sandbox's disk is full: raise `x-daytona.resources.disk`, or make the images smaller"
+    } else if text.contains("toomanyrequests") || text.contains("rate limit") {
+        "The registry limits anonymous pulls: use a mirror, or images in a snapshot (`x-daytona.snapshot`)"
+    } else {
+        return error;
+    };
+    error.with_hint(hint)
+}
+
+fn compose(words: &[&str], timeout: Duration) -> Command {
+    let file = format!("{DIRECTORY}/compose.json");
+    let fixed = [
+        "docker",
+        "compose",
+        "--ansi=never",
+        "--project-name",
+        PROJECT,
+        "--project-directory",
+        DIRECTORY,
+        "--file",
+        &file,
+    ];
+    let argv = fixed.iter().chain(words).map(|word| (*word).to_owned()).collect();
+    Command {
+        argv,
+        cwd: Some("/".to_owned()),
+        timeout: Some(timeout),
+        output_limit: SAID,
+        ..Command::default()
+    }
+}
+
+fn shell(script: &str, arguments: &[&str], timeout: Duration) -> Command {
+    let shell = ["/bin/sh", "-c", script, "sh"];
+    Command {
+        argv: shell.iter().chain(arguments).map(|word| (*word).to_owned()).collect(),
+        cwd: Some("/".to_owned()),
+        timeout: Some(timeout),
+        output_limit: SAID,
+        ..Command::default()
+    }
+}
+
+fn succeeded(outcome: &RawOutcome) -> bool {
+    outcome.returncode == 0 && !outcome.timed_out
+}
+
+/// The end of what a command said.
+fn shown(outcome: &RawOutcome) -> String {
+    let text = [outcome.stdout.text(SAID), outcome.stderr.text(SAID)].map(|text| text.trim().to_owned());
+    let text = text.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n");
+    let skipped = text.chars().count().saturating_sub(SHOWN);
+    text.chars().skip(skipped).collect()
+}
