@@ -136,6 +136,38 @@ fn large_inputs_and_outputs_are_passed_as_descriptors_and_removed_when_received(
 }
 
 #[test]
+fn what_is_no_file_any_more_is_not_copied() {
+    if !has_namespaces() {
+        return;
+    }
+    let container = Container::new();
+    let mut zeros = command(["head", "-c", "5000", "/dev/zero"]);
+    zeros.inline_limit = 10;
+    let start = start_call(container.machine.id(), zeros);
+    assert_eq!(file(&finished(container.deliver(&start)).stdout).1, 5000);
+    let stored = container.state().join(start.id.to_string()).join("stdout");
+    fs::remove_file(&stored).unwrap();
+    symlink("/etc", &stored).unwrap();
+    let reply = container.deliver(&start);
+    assert!(matches!(&reply, Reply::Lost(why) if why.contains("no regular file")), "{reply:?}");
+}
+
+#[test]
+fn a_command_that_deletes_the_residents_state_is_not_run_again() {
+    if !has_namespaces() {
+        return;
+    }
+    let container = Container::new();
+    let trace = container.path("trace");
+    let script = format!("echo run >>{}; rm -rf {}", trace.display(), container.state().display());
+    let start = start_call(container.machine.id(), sh(&script));
+    assert_eq!(stdout(container.deliver(&start)), "");
+    assert_eq!(stdout(container.deliver(&start)), "", "delivered again, to a new resident");
+    assert_eq!(fs::read_to_string(trace).unwrap(), "run\n");
+    assert_eq!(container.starts(), 2);
+}
+
+#[test]
 fn files_are_read_as_the_container_sees_them() {
     if !has_namespaces() {
         return;
