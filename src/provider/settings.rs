@@ -92,9 +92,6 @@ impl Settings {
             Plan::Single(plan) => (*plan, None),
             Plan::Multi(project) => (machine(&project), Some(Arc::from(project))),
         };
-        if let Some(what) = beyond_this_version(&plan.service) {
-            return Err(unsupported(what));
-        }
         if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
             return Err(unsupported(&format!("the class {class}")));
         }
@@ -383,11 +380,6 @@ fn machine(project: &ComposeProject) -> SandboxPlan {
         settings,
         warnings: project.warnings.clone(),
     }
-}
-
-/// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
-fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    (!service.ulimits.is_empty()).then_some("ulimits")
 }
 
 fn unsupported(what: &str) -> Error {

@@ -287,7 +287,7 @@ mod tests {
         let project = read(
             directory.path(),
             "services:\n  web:\n    build: web\n    volumes: ['./data:/data:ro', 'named:/n']\n    secrets: [key]\n  \
-             other:\n    build: {context: web, target: ''}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
+             other:\n    build: {context: web}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
              volumes: {named: {}}\nsecrets: {key: {file: ./key}}\n",
         )
         .unwrap();

@@ -7,6 +7,7 @@
 pub(super) mod archive;
 mod shim;
 mod snapshot;
+mod upload;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -103,7 +104,7 @@ impl Images {
             Prepared::Snapshot(request.name)
         } else {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
-            upload(client, &build, recipe.entries, progress).await?;
+            upload::upload(client, &build, recipe.entries, progress).await?;
             Prepared::Build(build)
         };
         *slot = Some(prepared.clone());
@@ -201,7 +202,7 @@ impl Images {
             let found = client.snapshots().find(&request.name).await?;
             // the files are needed only where something may have to be built
             if found.is_none_or(|found| found.state != SnapshotState::Active) {
-                upload(client, build, entries, progress).await?;
+                upload::upload(client, build, entries, progress).await?;
             }
         }
         snapshot::ensure(client, request, progress).await?;
@@ -252,59 +253,6 @@ pub(super) fn with_log(error: Error, log: Result<String>) -> Error {
 fn entry<T: Default>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Arc<T> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(map.entry(key.to_owned()).or_default())
-}
-
-/// Sends the files of a build, unless the platform has them.
-async fn upload(
-    client: &Client,
-    build: &BuildInfo,
-    entries: Vec<ContextEntry>,
-    progress: &Progress<'_>,
-) -> Result<()> {
-    if build.context_hashes.is_empty() {
-        return Ok(());
-    }
-    let storage = client.object_storage().await.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => {
-            error.with_hint("Builds that read files need a server with an object storage")
-        }
-        _ => error,
-    })?;
-    let (ours, hashes): (Vec<_>, Vec<_>) =
-        build.context_hashes.iter().partition(|hash| shim::is_context(hash));
-    for hash in ours {
-        if !storage.has(hash).await? {
-            let pieces = shim::pieces().map_err(|error| {
-                Error::new(ErrorKind::Unexpected, "the archive of our program was not made")
-                    .with_source(error)
-            })?;
-            storage.upload(hash, pieces, &|_| {}).await?;
-        }
-    }
-    // all of a build's own files are one context
-    let Some(hash) = hashes.first() else { return Ok(()) };
-    if storage.has(hash).await? {
-        return Ok(());
-    }
-    let length = archive::length(&entries);
-    progress(&format!("Uploading the build context: {}", megabytes(length)));
-    let shown = std::sync::atomic::AtomicU64::new(0);
-    let report = |arrived: u64| {
-        // every tenth, so that a log stays short
-        let tenth = (arrived * 10).checked_div(length).unwrap_or(10).min(10);
-        if shown.swap(tenth, std::sync::atomic::Ordering::Relaxed) != tenth {
-            progress(&format!(
-                "Uploading the build context: {} of {}",
-                megabytes(arrived),
-                megabytes(length)
-            ));
-        }
-    };
-    storage.upload(hash, archive::pieces(entries), &report).await
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 /// The request for the snapshot, named by a hash of all the rest of it.

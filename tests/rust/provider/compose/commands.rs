@@ -19,8 +19,8 @@ async fn services() -> Option<(Fixture, Vec<(String, Sandbox)>)> {
         "services:\n  default:\n    build: image\n    command: sleep infinity\n    working_dir: /srv\n    \
          environment: {GREETING: hello}\n  bound:\n    build: image\n    command: sleep infinity\n    user: '1000:1001'\n    \
          read_only: true\n    cap_drop: [ALL]\n    security_opt: ['no-new-privileges:true']\n    mem_limit: 64m\n    \
-         tmpfs: ['/tmp:mode=1777']\n  bare:\n    command: ['/program', sleep, infinity]\n    build:\n      context: image\n      \
-         dockerfile_inline: |\n        FROM scratch\n        COPY busybox /program\n",
+         tmpfs: ['/tmp:mode=1777']\n  bare:\n    command: ['/busybox', sleep, infinity]\n    build:\n      context: image\n      \
+         dockerfile_inline: |\n        FROM scratch\n        COPY busybox /busybox\n",
     );
     let services = project.create(&fixture).await.unwrap();
     let names: Vec<_> = services.iter().map(|(name, _)| name.as_str()).collect();
@@ -64,7 +64,7 @@ async fn streams_inputs_users_and_directories_are_those_of_the_container() {
     let elsewhere = Command { cwd: Some("tmp".to_owned()), ..shell("pwd") };
     assert_eq!(default.exec(elsewhere).await.unwrap().returncode, 126, "there is no /srv/tmp");
     // without a shell
-    let outcome = bare.exec(command(&["/program", "echo", "bare"])).await.unwrap();
+    let outcome = bare.exec(command(&["/busybox", "echo", "bare"])).await.unwrap();
     assert_eq!((outcome.returncode, outcome.stdout.as_str()), (0, "bare\n"));
     assert_eq!(bare.exec(command(&["/bin/sh"])).await.unwrap().returncode, 127);
     bare.write_file("/new/file", "text".into()).await.unwrap();
