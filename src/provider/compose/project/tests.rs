@@ -101,9 +101,9 @@ fn additional_contexts_of_a_build_are_sent_along() {
         )
     };
     let mapped = "/var/lib/inspect-project/additional-0-0";
-    let project = read(directory.path(), &compose("{s: ./shared, r: 'docker-image://x'}")).unwrap();
+    let project = read(directory.path(), &compose("{s: ./shared, t: 'docker-image://x'}")).unwrap();
     let contexts = &project.model["services"]["a"]["build"]["additional_contexts"];
-    assert_eq!(contexts, &json!({"s": mapped, "r": "docker-image://x"}));
+    assert_eq!(contexts, &json!({"s": mapped, "t": "docker-image://x"}));
     assert!(names(&project).contains(&"additional-0-0/f".to_owned()));
     let project = read(directory.path(), &compose("['s=./shared']")).unwrap();
     let contexts = &project.model["services"]["a"]["build"]["additional_contexts"];
