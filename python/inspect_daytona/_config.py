@@ -62,7 +62,7 @@ def settings_json(
                 "invalid_config",
             )
     texts = {str(key): str(value) for key, value in (metadata or {}).items()}
-    return json.dumps({"source": source, "directory": str(Path(directory)), "metadata": texts})
+    return json.dumps({"source": source, "directory": directory, "metadata": texts})
 
 
 class Directories:

@@ -38,6 +38,8 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
         provider = await connect()
         with trace_action(logger, "Daytona check", provider.api_url):
             warnings = await complete(partial(provider.check, settings))
+        if _prebuilt():
+            await complete(partial(provider.expect_prebuilt, settings))
         with trace_action(logger, "Daytona prepare", provider.api_url):
             # Inspect's display is drawn by the event loop's thread
             await complete(partial(provider.prepare, settings, from_any_thread(_show)))
@@ -59,6 +61,16 @@ def task_init_environment(
     except DaytonaError:
         # task_init, which comes next, says what is wrong
         return {}
+
+
+def _prebuilt() -> bool:
+    """Whether the user says that nothing is to be built (`--sandbox-prebuilt`)."""
+    try:
+        from inspect_ai.util._sandbox.environment import sandbox_prebuilt
+    except ImportError:
+        # Inspect keeps it to itself
+        return False
+    return sandbox_prebuilt()
 
 
 def _show(line: str) -> None:

@@ -67,6 +67,21 @@ impl Dockerfile {
         if paths.is_empty() { ContextUse::Nothing } else { ContextUse::Some(paths) }
     }
 
+    /// The text with one file more, copied last. `None` where nothing else needs a builder, or an instruction is open at
+    /// the end and would take the line for its own.
+    pub fn copying(&self, source: &str, destination: &str) -> Option<String> {
+        let keywords = self.instructions.iter().map(|instruction| instruction.keyword.as_str());
+        if !keywords.clone().any(|keyword| matches!(keyword, "RUN" | "COPY" | "ADD")) {
+            return None;
+        }
+        let line = format!("COPY {source} {destination}");
+        let separator = if self.text.ends_with('\n') { "" } else { "\n" };
+        let copying = Self::parse(format!("{}{separator}{line}\n", self.text));
+        let last = copying.instructions.last()?;
+        let is_whole = copying.instructions.len() == self.instructions.len() + 1;
+        (is_whole && copying.text[last.range.clone()] == line).then_some(copying.text)
+    }
+
     /// The text with the values of build arguments written into `ARG`, and without the stages after `target`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::files::{FileKind, normalize};
 use super::interpolate::{Template, interpolate};
@@ -47,6 +48,8 @@ struct ComposeFile {
     dotenv: Option<String>,
     /// Whether variables or other files are put in, so that a plan needs a tree of its own.
     varies: bool,
+    /// The variables of a sample's metadata that change what must be prepared, once somebody asked.
+    prepared: OnceLock<Vec<String>>,
 }
 
 impl Document {
@@ -87,7 +90,13 @@ impl Document {
                 Ok(Self {
                     file,
                     directory,
-                    content: Content::File(ComposeFile { path, root, dotenv, varies }),
+                    content: Content::File(ComposeFile {
+                        path,
+                        root,
+                        dotenv,
+                        varies,
+                        prepared: OnceLock::new(),
+                    }),
                 })
             }
             Source::Model(json) => {
@@ -203,10 +212,14 @@ impl Document {
     /// their values: what Inspect's `task_init_environment` is to return. Empty where samples differ in nothing that
     /// matters before they start.
     pub fn task_environment(&self, metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let Content::File(file) = &self.content else { return BTreeMap::new() };
+        let used = file.prepared.get_or_init(|| self.variables(is_prepared));
+        if used.is_empty() {
+            return BTreeMap::new();
+        }
         let values = by_variable(metadata);
-        let used = self.variables(is_prepared);
-        used.into_iter()
-            .filter_map(|name| values.get_key_value(&name))
+        used.iter()
+            .filter_map(|name| values.get_key_value(name))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
     }

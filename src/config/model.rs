@@ -74,7 +74,8 @@ fn typed(text: &str) -> Option<Json> {
         "false" => Some(Json::Bool(false)),
         _ if text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
             let value: Json = serde_json::from_str(text).ok()?;
-            (value.is_number() && value.to_string() == text).then_some(value)
+            let written = value.to_string();
+            (value.is_number() && written == text).then_some(value)
         }
         _ => None,
     }

@@ -31,6 +31,9 @@ pub struct SandboxSpec {
     /// `/run`, and a `/var/lib/docker` on which layers can be stacked. Its network must be its own.
     #[serde(default)]
     pub nesting: bool,
+    /// Directories of the machine that it shares with others.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Resource limits; what the machine cannot enforce is reported in the engine's `Isolation`.
     pub limits: Limits,
     /// Private directory of this sandbox on the host: its writable layer lives here and survives a stop.
@@ -46,6 +49,17 @@ pub enum RootFs {
     Host,
     /// A directory that holds a root file system.
     Directory(PathBuf),
+}
+
+/// A directory that sandboxes share, and that outlives them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The directory on the machine; made if it is missing.
+    pub source: PathBuf,
+    /// Which part of it, by a relative path without `.` and `..`; made if it is missing, and never a link.
+    pub subpath: Option<PathBuf>,
+    /// Where it is in the sandbox; made if it is missing.
+    pub target: PathBuf,
 }
 
 /// Network access of a sandbox.

@@ -11,8 +11,9 @@
 
 pub mod cleanup;
 mod compose;
+pub mod connection;
+mod containers;
 mod documents;
-pub mod containers;
 pub mod exec;
 mod explain;
 mod files;

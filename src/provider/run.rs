@@ -137,6 +137,8 @@ impl Run {
             let mut made = Box::pin(run.make(&name, &settings)).await;
             if let Err(Failure::Unfit(error)) = &made
                 && !sender.is_closed()
+                // one that could not be deleted stays on the account under this name
+                && run.0.registry.get(&name).is_none()
             {
                 tracing::warn!("{error}. Another sandbox is tried");
                 run.0.registry.record(&name);
@@ -159,8 +161,7 @@ impl Run {
     }
 
     async fn make(&self, name: &str, settings: &Settings) -> Result<Services, Failure> {
-        let cancelled =
-            || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
+        let cancelled = || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
         let given_up =
             || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
         let told = |line: &str| tracing::info!("{line}");
@@ -248,7 +249,8 @@ impl Run {
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
-        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory).await
+        let shim = self.0.images.shim(image).await;
+        Sandbox::prepare(self.clone(), name.to_owned(), started.id, toolbox, user, directory, shim).await
     }
 
     /// The service that is the sandbox itself.

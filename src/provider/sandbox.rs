@@ -61,6 +61,8 @@ struct Machine {
     acks: Acks,
     /// What containers have mounted, once it was made.
     containers: OnceLock<String>,
+    /// The command that enters it by ssh, once somebody asked.
+    ssh: tokio::sync::OnceCell<String>,
     since: Instant,
 }
 
@@ -69,6 +71,8 @@ struct Machine {
 pub(super) struct Shim {
     place: usize,
     directory: String,
+    /// The program where the image brought it; otherwise it is uploaded into the directory.
+    in_image: Option<String>,
     /// It has answered, so it can be executed.
     answered: bool,
 }
@@ -78,27 +82,33 @@ impl Shim {
         // a name that nothing in an image or a command can know beforehand
         let suffix = uuid::Uuid::new_v4().simple().to_string();
         let directory = format!("{}/.inspect-daytona-{}", SHIM_PLACES[place], &suffix[..12]);
-        Self { place, directory, answered: false }
+        Self { place, directory, in_image: None, answered: false }
     }
 
     /// The program.
     pub(super) fn path(&self) -> String {
-        format!("{}/shim", self.directory)
+        self.in_image.clone().unwrap_or_else(|| format!("{}/shim", self.directory))
     }
 
     /// `script`, preceded by what an upload cannot do: make the file executable, and its directory passable for
-    /// other users but not listable. The answer also tells whom the toolbox runs as.
+    /// other users but not listable. An image has the file, but not the directory: where that cannot be made, the answer
+    /// is that of a missing shim. The answer also tells whom the toolbox runs as.
     pub(super) fn prepared(&self, script: String) -> String {
         if self.answered {
             return script;
         }
         let (directory, program) = (quote(&self.directory), quote(&self.path()));
+        if self.in_image.is_some() {
+            return format!(
+                "mkdir -p {directory} && chmod 711 {directory} || exit 126; echo \"<toolbox $(id -u)>\"; {script}"
+            );
+        }
         format!("chmod 711 {directory}; chmod 755 {program}; echo \"<toolbox $(id -u)>\"; {script}")
     }
 }
 
 impl Sandbox {
-    /// Takes a started sandbox into use: uploads the shim.
+    /// Takes a started sandbox into use: uploads the shim, unless the image has it at `in_image`.
     ///
     /// # Errors
     ///
@@ -110,6 +120,7 @@ impl Sandbox {
         toolbox: Toolbox,
         default_user: Option<String>,
         working_dir: Option<String>,
+        in_image: Option<String>,
     ) -> Result<Self> {
         let client = run.client().clone();
         let machine = Machine {
@@ -120,15 +131,18 @@ impl Sandbox {
             toolbox,
             default_user,
             working_dir,
-            shim: Mutex::new(Shim::at(0)),
+            shim: Mutex::new(Shim { in_image: in_image.clone(), ..Shim::at(0) }),
             toolbox_is_root: OnceLock::new(),
             acks: Acks::default(),
             containers: OnceLock::new(),
+            ssh: tokio::sync::OnceCell::new(),
             since: Instant::now(),
         };
         let sandbox = Self { machine: Arc::new(machine), place: Place::Machine };
-        let shim = sandbox.install_shim(0).await?;
-        *sandbox.lock_shim() = shim;
+        if in_image.is_none() {
+            let shim = sandbox.install_shim(0).await?;
+            *sandbox.lock_shim() = shim;
+        }
         Ok(sandbox)
     }
 
@@ -153,6 +167,15 @@ impl Sandbox {
 
     pub(super) fn toolbox(&self) -> &Toolbox {
         &self.machine.toolbox
+    }
+
+    /// The command that enters the machine by ssh, with a token that lasts `minutes` from the first call on.
+    pub(super) async fn ssh_command(&self, minutes: u32) -> Result<&str> {
+        let Machine { client, id, ssh, .. } = &*self.machine;
+        let asked = ssh.get_or_try_init(|| async {
+            client.sandboxes().ssh_access(id, minutes).await.map(|access| access.ssh_command)
+        });
+        asked.await.map(String::as_str)
     }
 
     /// The container that this is, if it is one.
@@ -316,8 +339,9 @@ impl Sandbox {
         if current.directory != old.directory {
             return Ok(current);
         }
-        // one that has answered was deleted and may come back to its place; another one cannot be executed there
-        let place = if old.answered { old.place } else { old.place + 1 };
+        // one that has answered was deleted and may come back to its place, where one of the image has not been tried;
+        // another one cannot be executed there
+        let place = if old.answered || old.in_image.is_some() { old.place } else { old.place + 1 };
         let shim = self.install_shim(place).await?;
         *self.lock_shim() = shim.clone();
         Ok(shim)

@@ -1,4 +1,6 @@
-//! What a task asks of its sandboxes, and the create request for it.
+//! What a task asks of its sandboxes.
+
+mod request;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,15 +10,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::snapshot::SnapshotState;
-use crate::api::volume::VolumeMount;
 use crate::client::{Client, Credentials};
-use crate::config::{ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source};
+use crate::config::{
+    ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+};
 use crate::error::{Error, ErrorKind, Result};
 
-use super::documents::Documents;
 use super::compose;
+use super::documents::Documents;
 use super::images::{Images, Prepared, Progress};
 use super::keep_alive::TTL_MINUTES;
 
@@ -90,9 +92,6 @@ impl Settings {
             Plan::Single(plan) => (*plan, None),
             Plan::Multi(project) => (machine(&project), Some(Arc::from(project))),
         };
-        if let Some(what) = beyond_this_version(&plan.service) {
-            return Err(unsupported(what));
-        }
         if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
             return Err(unsupported(&format!("the class {class}")));
         }
@@ -143,95 +142,6 @@ impl Settings {
         self.plan.settings.ttl_minutes.is_none()
     }
 
-    /// The request for a sandbox.
-    pub(super) fn create_request(
-        &self,
-        name: &str,
-        labels: BTreeMap<String, String>,
-        image: &Prepared,
-    ) -> CreateSandbox {
-        let SandboxPlan { service, settings, .. } = &self.plan;
-        let mut request = CreateSandbox {
-            name: Some(name.to_owned()),
-            labels,
-            env: service.environment.0.clone(),
-            user: service.user.clone(),
-            public: settings.public.then_some(true),
-            target: settings.target.clone(),
-            auto_stop_interval: Some(i64::from(settings.auto_stop_interval)),
-            auto_pause_interval: settings.auto_pause_interval.map(i64::from),
-            auto_archive_interval: Some(i64::from(settings.auto_archive_interval)),
-            auto_delete_interval: if settings.ephemeral { Some(0) } else { settings.auto_delete_interval },
-            ttl_minutes: Some(i64::from(self.ttl_minutes())),
-            queue_timeout: settings.queue_timeout.map(i64::from),
-            volumes: settings.volumes.iter().map(mount).collect(),
-            ..CreateSandbox::default()
-        };
-        if let Some(language) = &settings.language {
-            // the official SDK reads the language from this label
-            request.labels.insert("code-toolbox-language".to_owned(), language.clone());
-        }
-        match image {
-            Prepared::Default => {}
-            Prepared::Snapshot(snapshot) => request.snapshot = Some(snapshot.clone()),
-            Prepared::Build(build) => {
-                let resources = &service.resources;
-                request.build_info = Some(build.clone());
-                request.cpu = resources.cpu;
-                request.memory = resources.memory;
-                request.disk = resources.disk;
-                request.gpu = resources.gpu;
-                request.gpu_type = (!resources.gpu_types.is_empty()).then(|| resources.gpu_types.clone());
-            }
-        }
-        if service.resources.gpu.is_some_and(|count| count > 0) && request.auto_delete_interval.is_none() {
-            // the platform wants sandboxes with a GPU to be deleted when they stop; ours are deleted anyway
-            request.auto_delete_interval = Some(0);
-        }
-        if !settings.secrets.is_empty() {
-            let pairs = settings
-                .secrets
-                .iter()
-                .map(|(name, secret)| BTreeMap::from([(name.clone(), secret.clone())]));
-            request.secrets = Some(pairs.collect());
-        }
-        match &service.network {
-            Network::Default => {}
-            Network::Blocked => request.network_block_all = Some(true),
-            Network::AllowCidrs(networks) => request.network_allow_list = Some(networks.join(",")),
-            Network::AllowDomains(names) => request.domain_allow_list = Some(names.join(",")),
-        }
-        request
-    }
-
-    /// Checks that a sandbox came out as it was asked for where that protects somebody: servers drop fields that they
-    /// do not know without a word.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unsupported`] naming the restriction that did not take effect.
-    pub(super) fn verify(&self, created: &Sandbox) -> Result<()> {
-        let missing = match &self.plan.service.network {
-            Network::Default => None,
-            Network::Blocked => (!created.network_block_all).then_some("network_block_all"),
-            Network::AllowCidrs(wanted) => {
-                (!same_list(wanted, created.network_allow_list.as_deref())).then_some("network_allow_list")
-            }
-            Network::AllowDomains(wanted) => {
-                (!same_list(wanted, created.domain_allow_list.as_deref())).then_some("domain_allow_list")
-            }
-        };
-        let Some(missing) = missing else { return Ok(()) };
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the server did not apply {missing}, so the sandbox would not be confined as the task asks"
-            ),
-        )
-        .with_sandbox(&created.name)
-        .with_hint("Use a server that supports it, or remove the setting"))
-    }
-
     /// Checks key, server and configuration before anything is created; returns what the user should know.
     ///
     /// # Errors
@@ -265,6 +175,27 @@ impl Settings {
 }
 
 impl Settings {
+    /// Checks that nothing has to be built for samples, as Inspect's `--sandbox-prebuilt` asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to; what is wrong with the build's files.
+    pub async fn expect_prebuilt(&self, client: &Client, images: &Images) -> Result<()> {
+        let builds = |service: &&Service| matches!(service.image, ImageSource::Build(_));
+        if let Some(service) = self.project.iter().flat_map(|project| &project.services).find(builds) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "sandbox images are expected to be prebuilt (sandbox_prebuilt is set), but service {} has a `build`, \
+                     which every sandbox with several services carries out itself",
+                    service.name
+                ),
+            )
+            .with_hint("Push the image to a registry and name it with `image`"));
+        }
+        images.expect_prebuilt(client, &self.plan).await
+    }
+
     /// Makes what samples start from, once for all of them: uploads and builds. Reads the build's files again if it was
     /// done before. `progress` is told what happens, in lines for a user.
     ///
@@ -374,15 +305,6 @@ fn machine(project: &ComposeProject) -> SandboxPlan {
     }
 }
 
-/// What a service asks for that this version cannot do yet. Nothing is ignored in silence.
-fn beyond_this_version(service: &Service) -> Option<&'static str> {
-    let sized_default =
-        service.image == ImageSource::Default && service.resources != crate::config::Resources::default();
-    let asks =
-        [(sized_default, "resources without an image of its own"), (!service.ulimits.is_empty(), "ulimits")];
-    asks.into_iter().find_map(|(asked, what)| asked.then_some(what))
-}
-
 fn unsupported(what: &str) -> Error {
     Error::new(
         ErrorKind::Unsupported,
@@ -391,63 +313,9 @@ fn unsupported(what: &str) -> Error {
     .with_hint("Nothing was created")
 }
 
-fn mount(volume: &crate::config::PlatformVolume) -> VolumeMount {
-    VolumeMount {
-        volume_id: volume.volume.clone(),
-        mount_path: volume.mount_path.clone(),
-        subpath: volume.subpath.clone(),
-    }
-}
-
-/// Whether a comma-separated list holds exactly these items.
-fn same_list(wanted: &[String], list: Option<&str>) -> bool {
-    let mut wanted: Vec<_> = wanted.iter().map(String::as_str).collect();
-    let mut got: Vec<_> =
-        list.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    wanted.sort_unstable();
-    got.sort_unstable();
-    wanted == got
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(json: &str) -> Result<Settings> {
-        Settings::from_json(&format!(r#"{{"source": {{"settings": {json}}}, "directory": "/"}}"#))
-    }
-
-    fn request(json: &str) -> CreateSandbox {
-        let settings = settings(json).unwrap();
-        let image = match &settings.plan.service.image {
-            ImageSource::Snapshot(name) => Prepared::Snapshot(name.clone()),
-            _ => Prepared::Default,
-        };
-        settings.create_request("n", BTreeMap::new(), &image)
-    }
-
-    #[test]
-    fn without_a_configuration_a_sandbox_never_stops_by_itself_but_expires() {
-        let request = request("{}");
-        assert_eq!(request.auto_stop_interval, Some(0));
-        assert_eq!(request.ttl_minutes, Some(60));
-        assert_eq!((request.snapshot, request.network_block_all), (None, None));
-    }
-
-    #[test]
-    fn settings_reach_the_create_request() {
-        let request = request(
-            r#"{"snapshot": "s", "os_user": "root", "ephemeral": true, "env_vars": {"A": "1"},
-                "network_allow_list": "10.0.0.0/8", "secrets": {"KEY": "my-secret"}, "ttl_minutes": 5}"#,
-        );
-        assert_eq!(request.snapshot.as_deref(), Some("s"));
-        assert_eq!(request.user.as_deref(), Some("root"));
-        assert_eq!(request.auto_delete_interval, Some(0));
-        assert_eq!(request.env["A"], "1");
-        assert_eq!(request.network_allow_list.as_deref(), Some("10.0.0.0/8"));
-        assert_eq!(request.secrets.unwrap()[0]["KEY"], "my-secret");
-        assert_eq!(request.ttl_minutes, Some(5));
-    }
 
     #[test]
     fn the_first_service_of_a_model_stays_the_first() {
@@ -460,20 +328,9 @@ mod tests {
 
     #[test]
     fn an_unknown_setting_is_refused_with_the_nearest_one() {
-        let error = settings(r#"{"os_usr": "root"}"#).unwrap_err();
+        let error = Settings::from_json(r#"{"source": {"settings": {"os_usr": "root"}}, "directory": "/"}"#)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains("os_user"), "{error}");
-    }
-
-    #[test]
-    fn a_restriction_that_did_not_take_effect_is_an_error() {
-        let blocked = settings(r#"{"network_block_all": true}"#).unwrap();
-        let error = blocked.verify(&Sandbox::default()).unwrap_err();
-        assert!(error.to_string().contains("network_block_all"), "{error}");
-        assert!(blocked.verify(&Sandbox { network_block_all: true, ..Sandbox::default() }).is_ok());
-        let listed = settings(r#"{"network_allow_list": "10.0.0.0/8,192.168.0.0/16"}"#).unwrap();
-        let answer = Some("192.168.0.0/16, 10.0.0.0/8".to_owned());
-        assert!(listed.verify(&Sandbox { network_allow_list: answer, ..Sandbox::default() }).is_ok());
-        assert!(listed.verify(&Sandbox::default()).is_err());
     }
 }

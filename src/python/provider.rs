@@ -153,6 +153,14 @@ impl Provider {
         })
     }
 
+    /// Checks that nothing has to be built for samples of `settings` (JSON).
+    fn expect_prebuilt(&self, py: Python<'_>, settings: &str, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let settings = read_settings(py, settings)?;
+        let future = async move { settings.expect_prebuilt(&client, &images).await };
+        start(on_done, future, |py, ()| Ok(py.None()))
+    }
+
     /// Uploads and builds what samples of `settings` (JSON) start from, once for all of them. `on_progress(line)` is
     /// called with what happens, from a thread of this module.
     fn prepare(
@@ -339,9 +347,23 @@ impl Sandbox {
         self.inner.id()
     }
 
-    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside.
+    /// Whether it is a container in a sandbox.
+    #[getter]
+    fn is_container(&self) -> bool {
+        self.inner.container_id().is_some()
+    }
+
+    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside. For a container
+    /// it would lead into the sandbox around it, see `shell_command`.
     fn connection_command(&self) -> Option<String> {
         (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
+    }
+
+    /// Ends with a shell command that opens a shell in the container.
+    fn shell_command(&self, user: Option<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
+        let sandbox = self.inner.clone();
+        let future = async move { sandbox.shell_command(user.as_deref()).await };
+        start(on_done, future, |py, command: String| Ok(command.into_pyobject(py)?.into_any().unbind()))
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.

@@ -5,14 +5,17 @@
 //! that elects the delivery that runs the command. `<state>/done/<id>` is a tombstone: an exec that was collected, or
 //! killed before it began, and never runs again.
 //!
+//! A supervisor also listens without a file, so that a command that deletes the state does not run again either.
+//!
 //! A tombstone is laid before its claim is looked at or removed, and a claimant looks for a tombstone after it
 //! claimed. So of a start and a kill that cross, or a collection and a late repeat, at least one sees the other.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::{Duration, SystemTime};
@@ -91,7 +94,7 @@ impl State {
 
     /// Whether the exec was started here and not collected since.
     pub(super) fn is_claimed(&self, id: ExecId) -> bool {
-        self.directory(id).exists()
+        self.directory(id).exists() || connect_without_file(id).is_ok()
     }
 
     fn tombstone(&self, id: ExecId) -> PathBuf {
@@ -138,6 +141,7 @@ impl State {
     /// Connects to the supervisor of an exec.
     pub(super) fn connect(&self, id: ExecId) -> io::Result<UnixStream> {
         through_short_path(&self.directory(id), |path| UnixStream::connect(path))
+            .or_else(|_| connect_without_file(id))
     }
 
     /// The result of an exec, if it has one.
@@ -238,6 +242,27 @@ impl State {
             }
         }
     }
+}
+
+/// The address of an exec's supervisor that no deletion takes away, for as long as it lives.
+fn address_without_file(id: ExecId) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("inspect-daytona-{id}"))
+}
+
+/// Listens for those who find no claim of the exec `id` because its command deleted the state, or another shim has
+/// another one; such an exec would run twice.
+pub(super) fn listen_without_file(id: ExecId) -> io::Result<UnixListener> {
+    UnixListener::bind_addr(&address_without_file(id)?)
+}
+
+fn connect_without_file(id: ExecId) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect_addr(&address_without_file(id)?)?;
+    if is_trusted(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Whether the other end of a connection without a file, which everybody can reach, is this user or root.
+pub(super) fn is_trusted(stream: &UnixStream) -> bool {
+    system::peer_user(stream).is_ok_and(|user| user == 0 || user == system::effective_user())
 }
 
 /// Where the state of `user` may be, best first.

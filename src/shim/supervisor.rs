@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::environment::{self, Variables};
 use super::launch::{Launch, failed, system_refusal};
 use super::protocol::{End, ExecId, Finished, Kept, Output, Refusal, Reply, Start, Stdin};
-use super::state::State;
+use super::state::{State, listen_without_file};
 use super::stream::{Feed, Input, OutputStream, Ring};
 use super::system::{self, Pid, Watched};
 use super::tree::{Termination, Tree};
@@ -52,7 +52,8 @@ pub(super) fn supervise(order: Order) {
     system::close_all_but(&kept);
     system::ignore(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP]);
     system::become_subreaper();
-    let prepared = system::let_go_of_streams().and_then(|signals| Ok((signals, Waiters::new(listener)?)));
+    let prepared = system::let_go_of_streams()
+        .and_then(|signals| Ok((signals, Waiters::new(listener, listen_without_file(id).ok())?)));
     if let Ok((signals, waiters)) = prepared {
         let mut supervisor = Supervisor {
             id,

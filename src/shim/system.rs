@@ -33,6 +33,19 @@ pub(super) fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The user at the other end of a connection: who connected, or who listens.
+pub(super) fn peer_user(stream: &UnixStream) -> io::Result<u32> {
+    // SAFETY: the structure is a valid place of the length that is passed along.
+    unsafe {
+        let mut peer: libc::ucred = std::mem::zeroed();
+        let mut length = libc::socklen_t::try_from(size_of_val(&peer)).unwrap_or_default();
+        let place = (&raw mut peer).cast();
+        let option = libc::SO_PEERCRED;
+        check(libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, place, &raw mut length))?;
+        Ok(peer.uid)
+    }
+}
+
 /// Forks; `None` in the child. The shim has one thread, so the child may do anything.
 pub(super) fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: with a single thread no lock can be held by a thread that the child lacks.

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use super::state::is_trusted;
 use super::system::Watched;
 
 /// Tell me the result.
@@ -30,6 +31,8 @@ pub(super) struct Requests {
 /// The socket and everybody connected to it.
 pub(super) struct Waiters {
     listener: UnixListener,
+    /// The one without a file, for whoever finds none.
+    fallback: Option<UnixListener>,
     waiting: Vec<Waiter>,
     reply: Option<Vec<u8>>,
 }
@@ -42,16 +45,20 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// Those who connect to `listener`.
-    pub(super) fn new(listener: UnixListener) -> std::io::Result<Self> {
+    /// Those who connect to `listener`, or, as a trusted user, to `fallback`.
+    pub(super) fn new(listener: UnixListener, fallback: Option<UnixListener>) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, waiting: Vec::new(), reply: None })
+        if let Some(fallback) = &fallback {
+            fallback.set_nonblocking(true)?;
+        }
+        Ok(Self { listener, fallback, waiting: Vec::new(), reply: None })
     }
 
     /// Adds what must be watched.
     pub(super) fn watch(&self, watched: &mut Vec<Watched>) {
         if self.waiting.len() < MOST {
             watched.push(Watched::input(&self.listener));
+            watched.extend(self.fallback.iter().map(Watched::input));
         }
         let is_over = self.reply.is_some();
         watched.extend(self.waiting.iter().map(|waiter| {
@@ -82,17 +89,24 @@ impl Waiters {
     }
 
     fn accept(&mut self) {
-        while self.waiting.len() < MOST {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    if stream.set_nonblocking(true).is_ok() {
-                        self.waiting.push(Waiter { stream, has_asked: false, sent: 0 });
-                    }
+        accept_from(&self.listener, &mut self.waiting, |_| true);
+        if let Some(fallback) = &self.fallback {
+            accept_from(fallback, &mut self.waiting, is_trusted);
+        }
+    }
+}
+
+fn accept_from(listener: &UnixListener, waiting: &mut Vec<Waiter>, may: impl Fn(&UnixStream) -> bool) {
+    while waiting.len() < MOST {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if may(&stream) && stream.set_nonblocking(true).is_ok() {
+                    waiting.push(Waiter { stream, has_asked: false, sent: 0 });
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Out of file descriptors or memory: the listener stays ready, so only a pause keeps this from spinning.
-                Err(_) => return std::thread::sleep(Duration::from_millis(10)),
             }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            // Out of file descriptors or memory: the listener stays ready, so only a pause keeps this from spinning.
+            Err(_) => return std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }

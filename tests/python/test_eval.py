@@ -233,9 +233,9 @@ def refusal(directory: Path, file: str, text: str) -> str:
 def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
     daytona: LocalDaytona, empty_directory: Path
 ) -> None:
-    services = "services:\n  a:\n    image: a\n  b:\n    image: b\n"
-    message = refusal(empty_directory, "compose.yaml", services)
-    assert "more than one service" in message
+    service = "services:\n  a:\n    image: a\nx-daytona:\n  class: linux-vm\n"
+    message = refusal(empty_directory, "compose.yaml", service)
+    assert "class" in message
     assert "Nothing was created" in message
     assert daytona.requests("POST", "/api/sandbox") == 0
 

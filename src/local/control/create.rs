@@ -67,13 +67,21 @@ impl Control {
         let requested = [resources.cpu, resources.memory, resources.disk].map(i64::from);
         self.options.quota.check_one(requested)?;
         self.options.quota.check_total(store.sandboxes.values(), requested)?;
+        let plain = self.engine.isolation().name == "process";
+        if plain && !request.volumes.is_empty() {
+            return Err(ApiError::bad_request(
+                "Local Daytona cannot mount volumes with the engine `process`",
+            ));
+        }
+        let volumes = store.take_volumes(&request.volumes, now)?;
         let id = uuid();
         let name = request.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| id.clone());
         if store.names.contains_key(&name) {
             return Err(ApiError::conflict(format!("Sandbox with name {name} already exists")));
         }
         let ttl = request.ttl_minutes.filter(|minutes| *minutes > 0);
-        let sandbox = self.describe(&id, name.clone(), snapshot, resources, request);
+        let mut sandbox = self.describe(&id, name.clone(), snapshot, resources, request);
+        sandbox.volumes = volumes;
         let mut record = Record::new(sandbox, source, now);
         self.board(&mut record, now);
         record.destroy_at = ttl.map(|minutes| now + minutes_to_duration(minutes));
@@ -152,7 +160,6 @@ fn refuse_unsupported(unsupported: &Unsupported, request: &CreateSandbox) -> Api
         (given(&unsupported.otel_endpoint_override), "otelEndpointOverride"),
         (request.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty()), "secrets"),
         (request.auto_pause_interval.is_some_and(|minutes| minutes != 0), "autoPauseInterval"),
-        (!request.volumes.is_empty(), "volumes (volumes can be created, not mounted)"),
     ];
     match refused.iter().find(|(refused, _)| *refused) {
         Some((_, field)) => Err(ApiError::bad_request(format!("Local Daytona does not support {field}"))),

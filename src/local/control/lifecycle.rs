@@ -348,6 +348,7 @@ impl Control {
             root: image.map_or_else(RootFs::default, |image| image.root.clone()),
             network: self.network(sandbox, nesting),
             nesting,
+            mounts: self.mounts(&sandbox.volumes),
             limits: Limits {
                 cpus: u32::try_from(sandbox.cpu).ok(),
                 memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),

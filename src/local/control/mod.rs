@@ -46,6 +46,7 @@ mod storage;
 mod throttle;
 mod timestamp;
 mod validate;
+mod volumes;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use faults::{Fault, FaultRule, QuotaResource};

@@ -60,6 +60,7 @@ impl Control {
 
     /// Changes the network of a sandbox, also of one that runs.
     pub(super) async fn change_network(&self, key: &str, settings: NetworkSettings) -> ApiResult<Sandbox> {
+        let _turn = self.network_changes.lock().await;
         let (id, before, network, differs) = self.with(key, |record, now| {
             let mut after = record.sandbox.clone();
             apply(&mut after, settings)?;

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) storage: Storage,
     pub(super) images: Images,
     pub(super) requests: Requests,
+    /// Held while a network is changed, so that what is stored last is what holds.
+    pub(super) network_changes: tokio::sync::Mutex<()>,
     /// Wakes the automation, since something may now be due earlier.
     pub(super) reschedule: Notify,
     /// Becomes true when the server ends; creates are refused from then on.
@@ -120,6 +122,7 @@ impl ControlPlane {
             storage: Storage::new(prepared.join("contexts")),
             images: Images::new(&options, prepared.join("images")),
             requests: Requests::default(),
+            network_changes: tokio::sync::Mutex::new(()),
             reschedule: Notify::new(),
             closing: watch::Sender::new(false),
             store: Mutex::new(store),

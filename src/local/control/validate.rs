@@ -160,7 +160,7 @@ mod tests {
             matches!(access(Some("10.0.0.0/8, 192.0.2.1/32"), None).unwrap(), Some(Access::Networks(list)) if list.len() == 2)
         );
         assert!(matches!(access(None, Some("*.example.org,a_b.test")).unwrap(), Some(Access::Domains(_))));
-        let eleven = vec!["10.0.0.0/8"; 11].join(",");
+        let eleven = ["10.0.0.0/8"; 11].join(",");
         for bad in [&eleven, "10.0.0.1", "::/0", "10.0.0.0/8,,", "10.0.0.0/8;1.0.0.0/8"] {
             assert!(access(Some(bad), None).is_err(), "{bad}");
         }

@@ -198,8 +198,20 @@ fn kills(text: &str) -> u64 {
     number.unwrap_or(0)
 }
 
-/// Thaws a group of version 1 and those below it.
-pub(super) fn thaw(directory: &Path) {
+/// Thaws a group of version 1, and those below it, again and again while what is in it `lives`, for some seconds.
+pub(super) fn thaw_while(lives: impl Fn() -> bool, directory: &Path) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    const TRIES: usize = 500;
+    for _ in 0..TRIES {
+        std::thread::sleep(BETWEEN);
+        if !lives() {
+            return;
+        }
+        thaw(directory);
+    }
+}
+
+fn thaw(directory: &Path) {
     // whatever vanishes meanwhile needs it no more
     let _ = fs::write(directory.join(FREEZER), "THAWED");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

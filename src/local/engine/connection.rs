@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::sync::{oneshot, watch};
@@ -83,22 +82,13 @@ fn doom(shared: &Mutex<Shared>, number: u64) {
 
 /// Has a sandbox killed, and what is frozen in it thawed, since it could not die.
 fn kill(shared: &Arc<Mutex<Shared>>, requests: &Sender<(Request, Vec<OwnedFd>)>, number: u64) {
-    const BETWEEN: Duration = Duration::from_millis(20);
-    const TRIES: usize = 500;
     // a closed channel means a dead runner, which has taken its sandboxes along
     let _ = requests.send((Request::Kill { number }, Vec::new()));
     let freezer = lock(shared).sandboxes.get(&number).and_then(|inmate| inmate.cgroup.freezer());
     let Some(freezer) = freezer else { return };
     let shared = Arc::clone(shared);
-    let thaw = move || {
-        for _ in 0..TRIES {
-            thread::sleep(BETWEEN);
-            if !lock(&shared).sandboxes.contains_key(&number) {
-                return;
-            }
-            cgroup::thaw(&freezer);
-        }
-    };
+    let lives = move || lock(&shared).sandboxes.contains_key(&number);
+    let thaw = move || cgroup::thaw_while(lives, &freezer);
     if let Err(error) = thread::Builder::new().name("thaw".into()).spawn(thaw) {
         tracing::warn!("cannot thaw what may be frozen in a sandbox: {error}");
     }
@@ -182,13 +172,12 @@ impl Connection {
         Some((inmate.exit.subscribe(), inmate.doomed))
     }
 
-    /// Gives a sandbox its gateway, or takes it away. One that has ended needs none.
-    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) {
-        let former = lock(&self.shared)
-            .sandboxes
-            .get_mut(&number)
-            .map(|inmate| std::mem::replace(&mut inmate.gateway, gateway));
-        drop(former);
+    /// Gives a sandbox its gateway, or takes it away. Returns the former one, and one that came too late.
+    pub(super) fn set_gateway(&self, number: u64, gateway: Option<Gateway>) -> Option<Gateway> {
+        match lock(&self.shared).sandboxes.get_mut(&number) {
+            Some(inmate) => std::mem::replace(&mut inmate.gateway, gateway),
+            None => gateway,
+        }
     }
 
     /// The number of the start of the sandbox with this id, and whether its network can change; `None` unless it runs.

@@ -131,7 +131,7 @@ impl Isolated {
         let killer = Killer(Arc::new(self.connection.killer(number)));
         if let Some(access) = access {
             match self.gateway(beside, access) {
-                Ok(gateway) => self.connection.set_gateway(number, Some(gateway)),
+                Ok(gateway) => drop(self.connection.set_gateway(number, Some(gateway))),
                 Err(error) => {
                     (killer.0)();
                     return Err(error);
@@ -144,7 +144,10 @@ impl Isolated {
     /// A gateway at the descriptor beside a report.
     fn gateway(&self, mut beside: Vec<OwnedFd>, access: Access) -> Result<Gateway> {
         let tunnel = beside.pop().ok_or_else(|| {
-            Error::new(ErrorKind::Unexpected, "the runner made a sandbox without its network interface")
+            let message =
+                "the sandbox's network interface did not arrive: this process may have too many open files";
+            Error::new(ErrorKind::System, message)
+                .with_hint("Allow it more (ulimit -n), or run fewer samples at a time")
         })?;
         Gateway::open(tunnel, access, &self.resolvers)
     }
@@ -155,7 +158,9 @@ impl Isolated {
         let access = match network {
             Network::Gateway(access) if own_network => access,
             Network::Blocked if own_network => {
-                self.connection.set_gateway(sandbox, None);
+                if let Some(gateway) = self.connection.set_gateway(sandbox, None) {
+                    gateway.end().await;
+                }
                 return Ok(());
             }
             _ => {
@@ -173,7 +178,7 @@ impl Isolated {
         let (_, beside) = answer
             .unwrap_or_else(|_| Err(Failure::new("connect the sandbox", "the runner does not answer")))
             .map_err(|failure| system_error(&failure).with_operation("connect sandbox").with_sandbox(id))?;
-        self.connection.set_gateway(sandbox, Some(self.gateway(beside, access)?));
+        drop(self.connection.set_gateway(sandbox, Some(self.gateway(beside, access)?)));
         Ok(())
     }
 
@@ -196,7 +201,7 @@ impl Isolated {
         self.isolation.lost.extend(lost);
     }
 
-    async fn remove(&self, directory: PathBuf) -> Result<(), Failure> {
+    async fn remove_tree(&self, directory: PathBuf) -> Result<(), Failure> {
         let body = wire::body(&directory).step(|| "write the order".into())?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let asked = self.connection.ask(number, Request::Remove { number }, vec![body]);
@@ -208,7 +213,7 @@ impl Isolated {
     pub(super) async fn sweep(&self, stale: Vec<Stale>) {
         for left in stale {
             self.remove_sandboxes(&left.path).await;
-            if let Err(failure) = self.remove(left.path.clone()).await {
+            if let Err(failure) = self.remove_tree(left.path.clone()).await {
                 self.lament(&left.path, &failure);
             }
         }
@@ -219,7 +224,7 @@ impl Isolated {
         let sandboxes = state.join("sandboxes");
         let entries = std::fs::read_dir(&sandboxes).into_iter().flatten().flatten().map(|entry| entry.path());
         let removals =
-            stream::iter(entries).map(|path| self.remove(path)).buffer_unordered(CONCURRENT_STARTS);
+            stream::iter(entries).map(|path| self.remove_tree(path)).buffer_unordered(CONCURRENT_STARTS);
         let failures: Vec<Failure> = removals.filter_map(|removed| ready(removed.err())).collect().await;
         for failure in failures {
             self.lament(state, &failure);
@@ -275,7 +280,15 @@ impl Engine for Isolated {
                 .remains(&spec.id)
                 .remove()
                 .map_err(|error| fail(Error::new(ErrorKind::System, error.to_string()).with_source(error)))?;
-            self.remove(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+            self.remove_tree(spec.directory).await.map_err(|failure| fail(system_error(&failure)))
+        }
+        .boxed()
+    }
+
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let removed = self.remove_tree(directory).await;
+            removed.map_err(|failure| system_error(&failure).with_operation("remove files"))
         }
         .boxed()
     }

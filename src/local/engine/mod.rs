@@ -102,6 +102,14 @@ pub trait Engine: Send + Sync + Debug {
     /// [`crate::ErrorKind::System`] where something cannot be removed.
     fn delete(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<()>>;
 
+    /// Removes a directory of sandboxes' files that nothing uses any more, such as a [`super::spec::Mount`]'s. Succeeds
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::System`] where something cannot be removed.
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>>;
+
     /// Changes the network of a sandbox; one that does not run gets its network when it starts.
     ///
     /// # Errors

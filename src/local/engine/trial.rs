@@ -107,7 +107,8 @@ async fn attempt(
         // among what that level promises nowhere
         engine.without_gateway("plain processes have the machine's network".into(), None);
     } else if let Some(reason) = refused {
-        let shared = "Sandboxes share this machine's network and its ports, and allow lists are refused";
+        let shared = "Sandboxes share this machine's network and its ports, or have none where containers run in \
+                      them, and allow lists are refused";
         let lost = (network.choice != NetworkChoice::Machine).then(|| format!("{shared}: {reason}."));
         engine.without_gateway(reason, lost);
     }
@@ -129,6 +130,7 @@ async fn prove(engine: &Isolated, directory: &Path, network: Network, sudo: bool
         root: RootFs::Host,
         network,
         nesting: false,
+        mounts: Vec::new(),
         limits: Limits { cpus: Some(1), memory: Some(512 << 20), pids: Some(512) },
         directory: directory.to_owned(),
     };

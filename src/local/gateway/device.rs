@@ -26,7 +26,7 @@ impl Queues {
     /// Sends what waits. What the kernel does not take now is lost, as packets are; whoever cares sends again.
     pub(super) fn flush(&mut self, tunnel: &AsyncFd<File>) {
         for packet in self.outgoing.drain(..) {
-            let _ = (&mut &*tunnel.get_ref()).write(&packet);
+            let _ = tunnel.get_ref().write(&packet);
         }
     }
 }

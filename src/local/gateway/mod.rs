@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use self::resolver::Resolver;
 use self::rules::Rules;
@@ -42,7 +42,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) struct Gateway {
     rules: Arc<Rules>,
     changed: Arc<Notify>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -58,8 +58,15 @@ impl Gateway {
         })?;
         let (rules, changed) = (Arc::new(Rules::new(access)), Arc::new(Notify::new()));
         let stack = Stack::new(tunnel, Arc::clone(&rules), Resolver::new(resolvers.to_vec()));
-        let task = tokio::spawn(stack.run(Arc::clone(&changed))).abort_handle();
+        let task = tokio::spawn(stack.run(Arc::clone(&changed)));
         Ok(Self { rules, changed, task })
+    }
+
+    /// Takes the sandbox's interface away and returns when it is gone.
+    pub(super) async fn end(mut self) {
+        self.task.abort();
+        // an error is what an aborted task ends with
+        let _ = (&mut self.task).await;
     }
 
     /// Changes what is let through: at once for new connections, in a moment for those that exist.

@@ -2,6 +2,7 @@
 
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::task::JoinSet;
 
 use super::packet::Flow;
 use super::relay::{CHUNK, Relay, Said};
@@ -33,6 +34,22 @@ pub(super) fn socket(flow: Flow) -> Option<Socket<'static>> {
 impl Pump {
     pub(super) fn new(relay: Relay) -> Self {
         Self { relay, pending: Vec::new(), passed: 0 }
+    }
+
+    /// Ends the inner half, of which the outer one may not yet have all: that is left to one of `tasks`.
+    pub(super) fn finish(mut self, socket: &mut Socket<'_>, tasks: &mut JoinSet<()>) {
+        let mut rest = Vec::new();
+        while socket.can_recv() {
+            // a ring gives what it has in two parts
+            let taken = socket.recv(|bytes| (bytes.len(), bytes.to_vec()));
+            rest.extend(taken.unwrap_or_default());
+        }
+        if let Some(up) = self.relay.up.take().filter(|_| !rest.is_empty()) {
+            tasks.spawn(async move {
+                // an error means that the other end does not want it
+                let _ = up.send(rest).await;
+            });
+        }
     }
 
     /// Ends both halves at once.

@@ -242,15 +242,20 @@ impl Stack {
             }
         }
         self.poll();
-        let sockets = &mut self.sockets;
-        self.connections.retain(|_, connection| {
-            let Connection::Made(handle, _) = connection else { return true };
-            let over = matches!(sockets.get::<Socket<'_>>(*handle).state(), State::Closed | State::TimeWait);
-            if over {
-                sockets.remove(*handle);
+        let (sockets, tasks) = (&mut self.sockets, &mut self.tasks);
+        let over = |_: &Flow, connection: &mut Connection| {
+            let Connection::Made(handle, _) = connection else { return false };
+            let state = sockets.get::<Socket<'_>>(*handle).state();
+            // one that was reset before it was confirmed listens again, and would take somebody else's
+            matches!(state, State::Closed | State::TimeWait | State::Listen)
+        };
+        let ended: Vec<_> = self.connections.extract_if(over).collect();
+        for (_, connection) in ended {
+            if let Connection::Made(handle, pump) = connection {
+                pump.finish(sockets.get_mut(handle), tasks);
+                sockets.remove(handle);
             }
-            !over
-        });
+        }
     }
 
     /// Ends what the rules no longer allow.

@@ -29,7 +29,8 @@ pub(super) fn account(passwd: &str, user: &str) -> Option<Account> {
         Some(Account {
             name: user.trim_start_matches('#').into(),
             uid,
-            gid: uid,
+            // as Docker starts a number that nobody has
+            gid: 0,
             home,
             shell: "/bin/sh".into(),
         })
@@ -85,7 +86,8 @@ mod tests {
         assert_eq!(account(PASSWD, "daytona").unwrap().shell, "/bin/sh");
         assert_eq!(account(PASSWD, "nobody"), None);
         assert_eq!(account("", "root").unwrap().home, Path::new("/root"));
-        assert_eq!(account("", "#7").unwrap().uid, 7);
+        let nobody = account("", "#7").unwrap();
+        assert_eq!((nobody.uid, nobody.gid), (7, 0));
     }
 
     #[test]

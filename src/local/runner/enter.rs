@@ -16,7 +16,7 @@ use nix::unistd::{chdir, pivot_root, sethostname};
 
 use super::accounts::{self, Account};
 use super::setup::Workshop;
-use super::{confine, nesting, system};
+use super::{confine, nesting, system, volumes};
 use crate::local::spec::{Network, RootFs, SandboxSpec};
 use crate::local::wire::{Context, Delegation, Failure, Level};
 
@@ -31,6 +31,8 @@ pub(super) struct Entry<'a> {
     pub(super) spec: &'a SandboxSpec,
     /// What containers inside keep their files in, where there are to be any: a detached mount.
     pub(super) storage: Option<OwnedFd>,
+    /// Its volumes, in the order of its mounts.
+    pub(super) volumes: Vec<OwnedFd>,
     /// The control groups that the sandbox may divide.
     pub(super) delegation: Option<&'a Delegation>,
     /// One byte comes when ids and cgroups are set; the end of the stream means that the worker has failed.
@@ -129,6 +131,7 @@ fn enter_namespaces(entry: &Entry<'_>) -> Result<(), Failure> {
     if let Some(storage) = &entry.storage {
         nesting::furnish(storage, entry.delegation)?;
     }
+    volumes::attach(&entry.volumes, &spec.mounts)?;
     if spec.network != Network::Host {
         system::interface_up(c"lo").step(|| "switch the loopback interface on".into())?;
     }

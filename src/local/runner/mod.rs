@@ -26,6 +26,7 @@ mod serve;
 mod setup;
 mod sudo;
 mod system;
+mod volumes;
 
 use std::path::Path;
 

@@ -56,12 +56,44 @@ pub(super) fn furnish(storage: &OwnedFd, delegation: Option<&Delegation>) -> Res
     system::attach(storage.as_fd(), Path::new(STORAGE)).step(|| format!("attach {STORAGE}"))?;
     // every container takes a key of the user who is the root of all sandboxes, and 200 is all that the kernel grants;
     // container runtimes do without where there are none
-    system::without_keyrings().step(|| "hide the kernel's keyrings (seccomp)".into())?;
+    without_keyrings().step(|| "hide the kernel's keyrings (seccomp)".into())?;
     match delegation {
         None => Ok(()),
         Some(Delegation::Split(hierarchies)) => mount_split(hierarchies),
         Some(Delegation::Unified) => mount_unified(),
     }
+}
+
+/// Lets this process, and all that it starts, find a kernel without keyrings.
+fn without_keyrings() -> io::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    const ARCHITECTURE: u32 = 0xC000_003E;
+    #[cfg(target_arch = "aarch64")]
+    const ARCHITECTURE: u32 = 0xC000_00B7;
+    /// Offsets in what the kernel shows to a filter.
+    const NUMBER_AT: u32 = 0;
+    const ARCHITECTURE_AT: u32 = 4;
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, value: u32, then: u8, otherwise: u8| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: then,
+        jf: otherwise,
+        k: value,
+    };
+    let call = |number: libc::c_long| u32::try_from(number).unwrap_or(u32::MAX);
+    let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    system::filter_system_calls(&mut [
+        step(LOAD, ARCHITECTURE_AT, 0, 0),
+        step(IF_EQUAL, ARCHITECTURE, 0, 4),
+        step(LOAD, NUMBER_AT, 0, 0),
+        step(IF_EQUAL, call(libc::SYS_add_key), 3, 0),
+        step(IF_EQUAL, call(libc::SYS_request_key), 2, 0),
+        step(IF_EQUAL, call(libc::SYS_keyctl), 1, 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
+        step(RETURN, missing, 0, 0),
+    ])
 }
 
 /// Sockets and process ids of an engine that was killed would keep the next one from starting.

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::setup::Workshop;
-use super::{enter, interface, mounts, nesting, system};
+use super::{enter, interface, mounts, nesting, system, volumes};
 use crate::local::spec::{Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report};
 
@@ -77,13 +77,16 @@ impl Worker<'_> {
 
     fn make(&self, order: &Order, listener: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         let spec = &order.spec;
-        let mut storage = None;
+        let (mut storage, mut volumes) = (None, Vec::new());
         let namespaces = if self.workshop.level == Level::Process {
             if matches!(spec.network, Network::Gateway(_)) {
                 return Err(Failure::new(
                     "make a network for a sandbox",
                     "plain processes have the machine's",
                 ));
+            }
+            if !spec.mounts.is_empty() {
+                return Err(Failure::new("mount volumes", "plain processes have the machine's files"));
             }
             CloneFlags::empty()
         } else {
@@ -94,6 +97,7 @@ impl Worker<'_> {
             if spec.nesting {
                 storage = Some(nesting::storage(self.workshop, spec)?);
             }
+            volumes = volumes::open(self.workshop, &spec.mounts)?;
             namespaces(spec)
         };
         let (gate, opener) = io::pipe().step(|| "make a pipe".into())?;
@@ -105,6 +109,7 @@ impl Worker<'_> {
                 workshop: self.workshop,
                 spec,
                 storage,
+                volumes,
                 delegation: order.delegation.as_ref(),
                 gate,
                 status: teller.into(),

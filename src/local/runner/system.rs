@@ -117,6 +117,12 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     mount_setattr(mount, AT_RECURSIVE, &attributes)
 }
 
+/// Makes a detached mount one without set-user-id and devices.
+pub(super) fn forbid_privileges(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    mount_setattr(mount, 0, &MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 })
+}
+
 /// Attaches a detached mount at `path`.
 pub(super) fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
@@ -148,44 +154,15 @@ pub(super) fn join_new_keyring() -> io::Result<()> {
     }
 }
 
-/// Lets this process, and all that it starts, find a kernel without keyrings. Needs `CAP_SYS_ADMIN` in its own user
-/// namespace.
-pub(super) fn without_keyrings() -> io::Result<()> {
-    #[cfg(target_arch = "x86_64")]
-    const ARCHITECTURE: u32 = 0xC000_003E;
-    #[cfg(target_arch = "aarch64")]
-    const ARCHITECTURE: u32 = 0xC000_00B7;
-    /// Offsets in what the kernel shows to a filter.
-    const NUMBER_AT: u32 = 0;
-    const ARCHITECTURE_AT: u32 = 4;
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let step = |code: u32, value: u32, then: u8, otherwise: u8| libc::sock_filter {
-        code: u16::try_from(code).unwrap_or_default(),
-        jt: then,
-        jf: otherwise,
-        k: value,
-    };
-    let call = |number: c_long| u32::try_from(number).unwrap_or(u32::MAX);
-    let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
-    let mut filter = [
-        step(LOAD, ARCHITECTURE_AT, 0, 0),
-        step(IF_EQUAL, ARCHITECTURE, 0, 4),
-        step(LOAD, NUMBER_AT, 0, 0),
-        step(IF_EQUAL, call(libc::SYS_add_key), 3, 0),
-        step(IF_EQUAL, call(libc::SYS_request_key), 2, 0),
-        step(IF_EQUAL, call(libc::SYS_keyctl), 1, 0),
-        step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
-        step(RETURN, missing, 0, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
-        filter: filter.as_mut_ptr(),
-    };
+/// Filters the system calls of this process and of all that it starts. Needs `CAP_SYS_ADMIN` in its own user namespace,
+/// since programs that raise their privileges stay possible.
+pub(super) fn filter_system_calls(filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    let no_flags: c_uint = 0;
     // SAFETY: the program and its steps outlive the call.
     check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0 as c_uint, &raw const program)
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, no_flags, &raw const program)
     })
     .map(drop)
 }

@@ -1,18 +1,22 @@
 //! The files behind a bind mount, which become files of the sandbox.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::config::context::ContextEntry;
+use super::archive::{Content, Item};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How deep directories may nest; a loop of mounts would end here.
 const DEEPEST: usize = 128;
 /// The most files; a source with more is a mistake (a home directory).
 const MOST: usize = 200_000;
+/// Permissions that are kept. Files belong to root in the sandbox, so set-user-id would mean another user than here.
+const KEPT: u32 = 0o1777;
 
-/// Adds the file or directory `source` as `path`, with everything below it. A source that does not exist becomes an
-/// empty directory, as Docker would make it.
+/// Adds the file or directory `source` as `path`, with everything below it. Permissions are kept, and links stay links,
+/// as a bind mount has them: what they point to outside of `source` is no part of it. A source that does not exist
+/// becomes an empty directory, as Docker would make it.
 ///
 /// # Errors
 ///
@@ -20,63 +24,49 @@ const MOST: usize = 200_000;
 pub(super) fn collect(
     source: &Path,
     path: &str,
-    entries: &mut Vec<ContextEntry>,
+    items: &mut Vec<Item>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    add(source, path, 0, entries, notes)
+    match fs::metadata(source) {
+        Ok(found) => add(source, path, 0, &found, items, notes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            notes.push(format!("{} does not exist: the bind mount is an empty directory", source.display()));
+            items.push(Item { path: path.to_owned(), content: Content::Directory, mode: 0o755 });
+            Ok(())
+        }
+        Err(error) => Err(unreadable(source, &error)),
+    }
 }
 
 fn add(
     source: &Path,
     path: &str,
     depth: usize,
-    entries: &mut Vec<ContextEntry>,
+    found: &Metadata,
+    items: &mut Vec<Item>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let refused = |what: String| Error::new(ErrorKind::InvalidConfig, what);
-    let unreadable =
-        |error: std::io::Error| refused(format!("{} cannot be read: {error}", source.display()));
-    if depth > DEEPEST || entries.len() > MOST {
+    if depth > DEEPEST || items.len() > MOST {
         return Err(refused(format!("{} holds too many files for a bind mount", source.display())));
     }
-    let entry = |directory, executable| ContextEntry {
-        path: path.to_owned(),
-        source: source.to_owned(),
-        directory,
-        executable,
-    };
-    let found = match fs::metadata(source) {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && depth == 0 => {
-            notes.push(format!("{} does not exist: the bind mount is an empty directory", source.display()));
-            entries.push(entry(true, false));
-            return Ok(());
-        }
-        // a link into nowhere is of no use in the sandbox either
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            notes.push(format!("{} leads nowhere and is left out of the bind mount", source.display()));
-            return Ok(());
-        }
-        Err(error) => return Err(unreadable(error)),
-    };
-    if found.is_file() {
-        use std::os::unix::fs::PermissionsExt;
-        entries.push(entry(false, found.permissions().mode() & 0o100 != 0));
-        return Ok(());
-    }
-    if !found.is_dir() {
+    let failed = |error: std::io::Error| unreadable(source, &error);
+    let content = if found.is_dir() {
+        Content::Directory
+    } else if found.is_file() {
+        Content::File(source.to_owned())
+    } else if found.is_symlink() {
+        Content::Link(fs::read_link(source).map_err(failed)?)
+    } else {
         notes.push(format!("{} is no file and is left out of the bind mount", source.display()));
         return Ok(());
-    }
-    if depth > 0 && fs::symlink_metadata(source).is_ok_and(|found| found.is_symlink()) {
-        notes.push(format!("{} links to a directory and is left out of the bind mount", source.display()));
+    };
+    items.push(Item { path: path.to_owned(), content, mode: found.permissions().mode() & KEPT });
+    if !found.is_dir() {
         return Ok(());
     }
-    entries.push(entry(true, false));
     let mut names = Vec::new();
-    for item in fs::read_dir(source).map_err(unreadable)? {
-        let name = item.map_err(unreadable)?.file_name();
-        match name.into_string() {
+    for item in fs::read_dir(source).map_err(failed)? {
+        match item.map_err(failed)?.file_name().into_string() {
             Ok(name) => names.push(name),
             Err(name) => {
                 return Err(refused(format!("{} is no UTF-8 name", source.join(name).display())));
@@ -85,7 +75,17 @@ fn add(
     }
     names.sort_unstable();
     for name in names {
-        add(&source.join(&name), &format!("{path}/{name}"), depth + 1, entries, notes)?;
+        let below = source.join(&name);
+        let found = fs::symlink_metadata(&below).map_err(|error| unreadable(&below, &error))?;
+        add(&below, &format!("{path}/{name}"), depth + 1, &found, items, notes)?;
     }
     Ok(())
+}
+
+fn refused(what: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, what)
+}
+
+fn unreadable(source: &Path, error: &std::io::Error) -> Error {
+    refused(format!("{} cannot be read: {error}", source.display()))
 }

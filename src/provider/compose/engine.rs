@@ -21,6 +21,10 @@ const UNFIT: i32 = 11;
 
 /// Starts the Engine, `$1` seconds of patience. The image's own entrypoint may have done so already; its script also
 /// prepares the control groups that a nested Engine needs.
+///
+/// Daytona's daemon takes orders from whoever connects to it (toolbox, ssh, web terminal, recordings), and only its
+/// proxies ask for a key. So the machine drops what containers send to these ports through the bridges, those of
+/// internal networks included. For IPv6 the Engine itself needs `ip6tables`: where that fails, containers have none.
 const START: &str = r#"
 log=/var/log/inspect-daytona-dockerd
 lacking() { echo "$*" >&2; exit 10; }
@@ -60,14 +64,30 @@ until answers; do
   [ "$(date +%s)" -lt "$end" ] || unfit "its Docker daemon did not answer within $1 s"
   sleep 0.1
 done
+fence() {
+  command -v "$1" >/dev/null || return 1
+  for link in docker0 br-+; do
+    for port in 2280 22220 22222 33333; do
+      "$1" -w -C INPUT -i "$link" -p tcp --dport "$port" -j DROP 2>/dev/null ||
+        "$1" -w -I INPUT -i "$link" -p tcp --dport "$port" -j DROP || return 1
+    done
+  done
+}
+fence iptables || fence /usr/local/sbin/.iptables-legacy/iptables || echo unfenced
+fence ip6tables 2>/dev/null
+exit 0
 "#;
+/// What services may do where the fence cannot be put up.
+const UNFENCED: &str = "the sandbox's packet filter refuses rules, so services that have a network reach the toolbox of the \
+                        sandbox around them, which commands all services";
 
-/// Starts the Engine of `machine` and waits until it answers. Harmless where it runs.
+/// Starts the Engine of `machine` and waits until it answers; fences the machine's own services off from containers.
+/// Harmless where it runs. Returns what the user should know.
 ///
 /// # Errors
 ///
 /// [`Failure::Unfit`] where another sandbox may work, with the end of the daemon's log.
-pub(super) async fn start(machine: &Sandbox) -> Result<(), Failure> {
+pub(super) async fn start(machine: &Sandbox) -> Result<Option<String>, Failure> {
     let seconds = PATIENCE.as_secs().to_string();
     let argv = ["/bin/sh", "-c", START, "sh", &seconds].map(str::to_owned).to_vec();
     let command = Command {
@@ -79,7 +99,7 @@ pub(super) async fn start(machine: &Sandbox) -> Result<(), Failure> {
     };
     let outcome = machine.exec_bytes(command).await?;
     if outcome.returncode == 0 && !outcome.timed_out {
-        return Ok(());
+        return Ok(outcome.stdout.text(SAID).contains("unfenced").then(|| UNFENCED.to_owned()));
     }
     let said = outcome.stderr.text(SAID);
     let message = format!("the sandbox's Docker Engine did not start: {}", said.trim());

@@ -4,6 +4,7 @@
 //! Networks, dependencies, volumes and healthchecks are Compose's own matter. This module brings the project's files
 //! into the sandbox, and finds out what became of the services.
 
+mod archive;
 mod binds;
 mod containers;
 mod engine;
@@ -62,26 +63,29 @@ pub(super) async fn start(
         up::send(machine, project, &mounts).await
     };
     let (engine, files) = tokio::join!(engine::start(machine), sending);
-    engine?;
+    let unfenced = engine?;
     files?;
     if project.builds() {
         up::build(machine).await?;
     }
     let containers = up::up(machine, plan).await?;
     let mut running = Vec::new();
-    let mut warnings = Vec::new();
-    let order = [plan.default.as_str()]
-        .into_iter()
-        .chain(names.iter().copied().filter(|name| *name != plan.default));
+    let mut warnings: Vec<_> = unfenced.into_iter().chain(project.warnings()).collect();
+    let order =
+        [plan.default.as_str()].into_iter().chain(names.iter().copied().filter(|name| *name != plan.default));
     for name in order {
         // the first of several replicas stands for the service, wherever it is in the list
-        let first = containers.iter().filter(|found| found.service() == name).min_by_key(|found| found.number());
+        let first =
+            containers.iter().filter(|found| found.service() == name).min_by_key(|found| found.number());
         match first {
             Some(found) if found.progress() == containers::Progress::Ready => {
                 running.push((name.to_owned(), found.id.clone()));
             }
             _ if name == plan.default => {
-                let state = first.map_or_else(|| format!("service {name} has no container"), containers::Container::describe);
+                let state = first.map_or_else(
+                    || format!("service {name} has no container"),
+                    containers::Container::describe,
+                );
                 return Err(Failure::Final(
                     Error::new(
                         ErrorKind::CreationFailed,

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::archive::{self, Content, Item};
 use super::binds;
 use crate::config::context::{BuildContext, ContextEntry};
 use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource, LocalPath, Purpose, RealFiles};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::containers::{ContainerMounts, Mount};
-use crate::provider::images::archive;
 
 /// Where the sandbox has the project's files.
 pub(super) const DIRECTORY: &str = "/var/lib/inspect-project";
@@ -31,6 +31,8 @@ pub(in crate::provider) struct Project {
     builds: bool,
     /// What was left out of the archive, for the user.
     notes: Vec<String>,
+    /// Services with `network_mode: host`.
+    unconfined: Vec<String>,
 }
 
 /// The projects that this process read, by what their configuration says. The lock is held while one is read.
@@ -77,26 +79,33 @@ impl Project {
             archive: Bytes::new(),
             builds: false,
             notes: Vec::new(),
+            unconfined: Vec::new(),
         };
         let mut entries = Vec::new();
         // services that share a context share its files
         let mut contexts = BTreeMap::new();
         for (number, service) in plan.services.iter().enumerate() {
-            if let Some(section) = project.service(&service.name)?.get("build") {
-                project.builds |= !section.is_null();
+            let section = project.service(&service.name)?;
+            let on_host = section.get("network_mode").and_then(Value::as_str) == Some("host");
+            project.builds |= section.get("build").is_some_and(|build| !build.is_null());
+            if on_host {
+                project.unconfined.push(service.name.clone());
             }
+            project.use_additional_contexts(&service.name, number, &plan.directory, &mut entries)?;
             let ImageSource::Build(build) = &service.image else { continue };
             let context = BuildContext::read(build, &RealFiles)?;
             if !context.skipped_links.is_empty() {
                 let links = context.skipped_links.join(", ");
-                project.notes.push(format!("links to directories are left out of the build context: {links}"));
+                project
+                    .notes
+                    .push(format!("links to directories are left out of the build context: {links}"));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
             let next = contexts.len();
             let path = contexts.entry((build.context.clone(), files)).or_insert_with(|| {
                 let path = format!("context-{next}");
-                entries.push(directory(&path, &build.context));
-                entries.extend(context.entries.into_iter().map(|entry| below(&path, entry)));
+                entries.push(Item { path: path.clone(), content: Content::Directory, mode: 0o755 });
+                entries.extend(context.entries.into_iter().map(|entry| Item::from(below(&path, entry))));
                 path
             });
             let path = format!("{DIRECTORY}/{path}");
@@ -144,6 +153,17 @@ impl Project {
         Ok(files)
     }
 
+    /// What isolation the project itself gives up.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let warning = |service: &String| {
+            format!(
+                "service {service} has `network_mode: host`: it reaches the toolbox of the sandbox around the services, \
+                 which commands all of them"
+            )
+        };
+        self.unconfined.iter().map(warning).collect()
+    }
+
     /// Whether anything has to be built.
     pub(super) fn builds(&self) -> bool {
         self.builds
@@ -169,6 +189,57 @@ impl Project {
             section.insert("dockerfile".to_owned(), json!(dockerfile));
             section.remove("dockerfile_inline");
         }
+        Ok(())
+    }
+
+    /// Takes along the directories that `additional_contexts` of a build name; addresses and other services stay.
+    fn use_additional_contexts(
+        &mut self,
+        service: &str,
+        number: usize,
+        base: &Path,
+        items: &mut Vec<Item>,
+    ) -> Result<()> {
+        let mut notes = Vec::new();
+        let build =
+            self.service(service)?.get_mut("build").and_then(|build| build.get_mut("additional_contexts"));
+        let mut bring = |place: usize, written: &str| -> Result<Option<String>> {
+            let written = written.replace("$$", "$");
+            let fetched = ["service:", "git@", "github.com/"].iter().any(|start| written.starts_with(start));
+            if fetched || written.contains("://") {
+                return Ok(None);
+            }
+            let source = base.join(written);
+            if !source.is_dir() {
+                let message = format!("additional_contexts: there is no directory {}", source.display());
+                return Err(Error::new(ErrorKind::InvalidConfig, message));
+            }
+            let path = format!("additional-{number}-{place}");
+            binds::collect(&source, &path, items, &mut notes)?;
+            Ok(Some(format!("{DIRECTORY}/{path}")))
+        };
+        match build {
+            Some(Value::Object(contexts)) => {
+                for (place, value) in contexts.values_mut().enumerate() {
+                    let Some(path) = value.as_str().map(|text| bring(place, text)).transpose()?.flatten()
+                    else {
+                        continue;
+                    };
+                    *value = json!(path);
+                }
+            }
+            Some(Value::Array(contexts)) => {
+                for (place, value) in contexts.iter_mut().enumerate() {
+                    let Some((name, text)) = value.as_str().and_then(|text| text.split_once('=')) else {
+                        continue;
+                    };
+                    let Some(path) = bring(place, text)? else { continue };
+                    *value = json!(format!("{name}={path}"));
+                }
+            }
+            _ => {}
+        }
+        self.notes.extend(notes);
         Ok(())
     }
 
@@ -198,9 +269,9 @@ impl Project {
     }
 
     /// Takes along the files that `configs` or `secrets` name.
-    fn use_files(&mut self, section: &str, base: &Path, entries: &mut Vec<ContextEntry>) -> Result<()> {
-        let Some(Value::Object(items)) = self.model.get_mut(section) else { return Ok(()) };
-        for (number, item) in items.values_mut().enumerate() {
+    fn use_files(&mut self, section: &str, base: &Path, entries: &mut Vec<Item>) -> Result<()> {
+        let Some(Value::Object(named)) = self.model.get_mut(section) else { return Ok(()) };
+        for (number, item) in named.values_mut().enumerate() {
             let Some(Value::String(file)) = item.get_mut("file") else { continue };
             let source = base.join(file.replace("$$", "$"));
             if !source.is_file() {
@@ -211,7 +282,7 @@ impl Project {
             }
             let path = format!("{section}-{number}");
             *file = format!("{DIRECTORY}/{path}");
-            entries.push(ContextEntry { path, source, directory: false, executable: false });
+            binds::collect(&source, &path, entries, &mut self.notes)?;
         }
         Ok(())
     }
@@ -230,10 +301,6 @@ fn volume(mount: &Mount) -> Value {
     json!({"type": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only})
 }
 
-fn directory(path: &str, source: &Path) -> ContextEntry {
-    ContextEntry { path: path.to_owned(), source: source.to_owned(), directory: true, executable: false }
-}
-
 fn below(path: &str, entry: ContextEntry) -> ContextEntry {
     ContextEntry { path: format!("{path}/{}", entry.path), ..entry }
 }
@@ -247,97 +314,4 @@ fn unexpected(message: &'static str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Context, Document, Plan, Source};
-
-    fn read(directory: &Path, compose: &str) -> Result<Project> {
-        let file = directory.join("compose.yaml");
-        std::fs::write(&file, compose).unwrap();
-        let metadata = BTreeMap::new();
-        let context =
-            Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
-        let document = Document::read(&Source::from_path(file).unwrap(), &context)?;
-        let Plan::Multi(plan) = document.plan(&context)? else { panic!("several services") };
-        Project::read(&plan)
-    }
-
-    fn names(project: &Project) -> Vec<String> {
-        let mut archive = tar::Archive::new(&project.archive[..]);
-        let entries = archive.entries().unwrap();
-        entries.map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect()
-    }
-
-    #[test]
-    fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |path: &str| directory.path().join(path);
-        std::fs::create_dir_all(at("web/src")).unwrap();
-        std::fs::create_dir_all(at("data/empty")).unwrap();
-        for (path, text) in [
-            ("web/Dockerfile", "FROM scratch\nCOPY src /src\n"),
-            ("web/src/a", "a"),
-            ("web/unused", "u"),
-            ("data/file", "d"),
-            ("key", "k"),
-        ] {
-            std::fs::write(at(path), text).unwrap();
-        }
-        let project = read(
-            directory.path(),
-            "services:\n  web:\n    build: web\n    volumes: ['./data:/data:ro', 'named:/n']\n    secrets: [key]\n  \
-             other:\n    build: {context: web, target: ''}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
-             volumes: {named: {}}\nsecrets: {key: {file: ./key}}\n",
-        )
-        .unwrap();
-        let web = &project.model["services"]["web"];
-        assert_eq!(web["build"]["context"], "/var/lib/inspect-project/context-0");
-        assert_eq!(web["build"]["dockerfile"], "/var/lib/inspect-project/Dockerfile-0");
-        assert_eq!(web["volumes"], json!(["/var/lib/inspect-project/bind-0:/data:ro", "named:/n"]));
-        let other = &project.model["services"]["other"];
-        assert_eq!(other["build"]["context"], "/var/lib/inspect-project/context-0");
-        assert_eq!(other["volumes"][0]["source"], "/var/lib/inspect-project/bind-0");
-        assert_eq!(project.model["secrets"]["key"]["file"], "/var/lib/inspect-project/secrets-0");
-        assert_eq!(
-            names(&project),
-            ["context-0/", "context-0/src/a", "bind-0/", "bind-0/empty/", "bind-0/file", "secrets-0"]
-                .map(|name| name.trim_end_matches('/').to_owned())
-        );
-        assert!(project.builds());
-    }
-
-    #[test]
-    fn every_service_gets_the_mounts_of_the_shim() {
-        let directory = tempfile::tempdir().unwrap();
-        let project =
-            read(directory.path(), "services:\n  a: {image: 'a:1'}\n  b: {image: 'b:1', read_only: true}\n")
-                .unwrap();
-        let mount = |source: &str, read_only| Mount { source: source.into(), target: "/t".into(), read_only };
-        let mounts = ["a", "b"].map(|service| {
-            let mounts = ContainerMounts { program: mount("/p", true), state: mount("/s", false) };
-            (service.to_owned(), mounts)
-        });
-        let files = project.files(&BTreeMap::from(mounts)).unwrap();
-        let (path, text) = &files[0];
-        assert_eq!(path, "/var/lib/inspect-project/compose.json");
-        let model: Value = serde_json::from_slice(text).unwrap();
-        for service in ["a", "b"] {
-            assert_eq!(
-                model["services"][service]["volumes"][1],
-                json!({"type": "bind", "source": "/s", "target": "/t", "read_only": false})
-            );
-        }
-        assert!(!project.builds());
-    }
-
-    #[test]
-    fn a_secret_without_its_file_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = read(
-            directory.path(),
-            "services: {a: {image: 'a:1'}, b: {image: 'b:1'}}\nsecrets: {key: {file: ./gone}}\n",
-        )
-        .unwrap_err();
-        assert!(error.message().contains("gone"), "{error}");
-    }
-}
+mod tests;

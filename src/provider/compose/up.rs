@@ -48,7 +48,7 @@ pub(super) async fn send(
     mounts: &BTreeMap<String, ContainerMounts>,
 ) -> Result<()> {
     machine.upload_all(&project.files(mounts)?).await?;
-    let script = format!("cd {DIRECTORY} && tar -xf files.tar && rm files.tar");
+    let script = format!("cd {DIRECTORY} && umask 0 && tar -xf files.tar && rm files.tar");
     let outcome = machine.exec_bytes(shell(&script, &[], STEP)).await?;
     if succeeded(&outcome) {
         return Ok(());
@@ -74,8 +74,9 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
     tracing::info!("{}: docker compose up", machine.name());
     let patience = patience(plan);
     // dependencies wait for each other's health within it
-    let outcome =
-        machine.exec_bytes(compose(&["up", "--detach", "--no-build", "--quiet-pull"], PULL + patience)).await?;
+    let outcome = machine
+        .exec_bytes(compose(&["up", "--detach", "--no-build", "--quiet-pull"], PULL + patience))
+        .await?;
     if !succeeded(&outcome) {
         let what = if outcome.timed_out { "did not end in time" } else { "failed" };
         let message = format!("docker compose up {what}: {}", shown(&outcome));
@@ -120,7 +121,8 @@ fn patience(plan: &ComposeProject) -> Duration {
 async fn list(machine: &Sandbox) -> Result<Vec<Container>> {
     let outcome = machine.exec_bytes(shell(LIST, &[PROJECT], STEP)).await?;
     if !succeeded(&outcome) {
-        let message = format!("the Docker Engine does not say what became of the services: {}", shown(&outcome));
+        let message =
+            format!("the Docker Engine does not say what became of the services: {}", shown(&outcome));
         return Err(Error::new(ErrorKind::CreationFailed, message));
     }
     containers::read(&outcome.stdout.text(SAID))
@@ -171,7 +173,13 @@ fn compose(words: &[&str], timeout: Duration) -> Command {
         &file,
     ];
     let argv = fixed.iter().chain(words).map(|word| (*word).to_owned()).collect();
-    Command { argv, cwd: Some("/".to_owned()), timeout: Some(timeout), output_limit: SAID, ..Command::default() }
+    Command {
+        argv,
+        cwd: Some("/".to_owned()),
+        timeout: Some(timeout),
+        output_limit: SAID,
+        ..Command::default()
+    }
 }
 
 fn shell(script: &str, arguments: &[&str], timeout: Duration) -> Command {

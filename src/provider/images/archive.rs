@@ -26,13 +26,6 @@ pub(super) fn pieces(entries: Vec<ContextEntry>) -> Receiver<io::Result<Bytes>> 
     receiver
 }
 
-/// The whole archive in memory, for what is sent many times.
-pub(in crate::provider) fn bytes(entries: &[ContextEntry]) -> io::Result<Bytes> {
-    let mut archive = Vec::new();
-    write(entries, &mut archive)?;
-    Ok(archive.into())
-}
-
 /// How large the archive will be, to show progress by; a file that cannot be asked counts as empty.
 pub(super) fn length(entries: &[ContextEntry]) -> u64 {
     let blocks = |bytes: u64| bytes.div_ceil(512) * 512;
@@ -71,9 +64,9 @@ fn write(entries: &[ContextEntry], to: &mut impl Write) -> io::Result<()> {
 }
 
 /// A file that must have the size that the archive says: one that changes meanwhile would shift all that follows.
-struct Exactly {
-    file: File,
-    left: u64,
+pub(in crate::provider) struct Exactly {
+    pub(in crate::provider) file: File,
+    pub(in crate::provider) left: u64,
 }
 
 impl io::Read for Exactly {

@@ -5,7 +5,9 @@
 //! them, and the platform retires the ones that nobody uses.
 
 pub(super) mod archive;
+mod shim;
 mod snapshot;
+mod upload;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -92,7 +94,7 @@ impl Images {
         if let (Some(prepared), false) = (&*slot, fresh) {
             return Ok(prepared.clone());
         }
-        let recipe = recipe(image).await?;
+        let recipe = recipe(client, image).await?;
         for note in &recipe.notes {
             tracing::warn!("{note}");
         }
@@ -102,7 +104,7 @@ impl Images {
             Prepared::Snapshot(request.name)
         } else {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
-            upload(client, &build, recipe.entries, progress).await?;
+            upload::upload(client, &build, recipe.entries, progress).await?;
             Prepared::Build(build)
         };
         *slot = Some(prepared.clone());
@@ -160,6 +162,33 @@ impl Images {
         Ok(prepared)
     }
 
+    /// Checks that nothing has to be built for `plan`. Images that are only pulled are no matter of this.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] if something has to.
+    pub(super) async fn expect_prebuilt(&self, client: &Client, plan: &SandboxPlan) -> Result<()> {
+        let ImageSource::Build(_) = &plan.service.image else { return Ok(()) };
+        let missing = |what: String| {
+            Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("sandbox images are expected to be prebuilt (sandbox_prebuilt is set), but {what}"),
+            )
+            .with_hint("Run the eval once without --sandbox-prebuilt, which builds what is missing"))
+        };
+        if !plan.settings.prepare {
+            return missing("`prepare: false` in x-daytona builds with each sandbox".to_owned());
+        }
+        let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
+        let recipe = recipe(client, &plan.service.image).await?;
+        let name = request(&recipe, &plan.service.resources, region)?.name;
+        match client.snapshots().find(&name).await?.map(|found| found.state) {
+            Some(SnapshotState::Active | SnapshotState::Inactive) => Ok(()),
+            Some(_) => missing(format!("the snapshot {name} of the Dockerfile and its files is not ready")),
+            None => missing(format!("there is no snapshot {name} of the Dockerfile and its files")),
+        }
+    }
+
     async fn snapshot(
         &self,
         client: &Client,
@@ -173,12 +202,26 @@ impl Images {
             let found = client.snapshots().find(&request.name).await?;
             // the files are needed only where something may have to be built
             if found.is_none_or(|found| found.state != SnapshotState::Active) {
-                upload(client, build, entries, progress).await?;
+                upload::upload(client, build, entries, progress).await?;
             }
         }
         snapshot::ensure(client, request, progress).await?;
         *made = Some(request.clone());
         Ok(())
+    }
+
+    /// Where a prepared image has the shim, if it has it.
+    pub(super) async fn shim(&self, image: &Prepared) -> Option<String> {
+        let is_there = match image {
+            Prepared::Default => false,
+            Prepared::Build(build) => shim::is_in(build),
+            Prepared::Snapshot(name) => {
+                let made = entry(&self.0.snapshots, name);
+                let made = made.lock().await;
+                made.as_ref().and_then(|request| request.build_info.as_ref()).is_some_and(shim::is_in)
+            }
+        };
+        is_there.then(shim::path)
     }
 
     /// Brings back a snapshot that this process prepared and that was retired or deleted since. Returns whether it is
@@ -210,44 +253,6 @@ pub(super) fn with_log(error: Error, log: Result<String>) -> Error {
 fn entry<T: Default>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Arc<T> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(map.entry(key.to_owned()).or_default())
-}
-
-/// Sends the files of a build, unless the platform has them.
-async fn upload(
-    client: &Client,
-    build: &BuildInfo,
-    entries: Vec<ContextEntry>,
-    progress: &Progress<'_>,
-) -> Result<()> {
-    let Some(hash) = build.context_hashes.first() else { return Ok(()) };
-    let storage = client.object_storage().await.map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => {
-            error.with_hint("Builds that read files need a server with an object storage")
-        }
-        _ => error,
-    })?;
-    if storage.has(hash).await? {
-        return Ok(());
-    }
-    let length = archive::length(&entries);
-    progress(&format!("Uploading the build context: {}", megabytes(length)));
-    let shown = std::sync::atomic::AtomicU64::new(0);
-    let report = |arrived: u64| {
-        // every tenth, so that a log stays short
-        let tenth = (arrived * 10).checked_div(length).unwrap_or(10).min(10);
-        if shown.swap(tenth, std::sync::atomic::Ordering::Relaxed) != tenth {
-            progress(&format!(
-                "Uploading the build context: {} of {}",
-                megabytes(arrived),
-                megabytes(length)
-            ));
-        }
-    };
-    storage.upload(hash, archive::pieces(entries), &report).await
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
 /// The request for the snapshot, named by a hash of all the rest of it.
@@ -287,7 +292,23 @@ fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Re
     Ok(request)
 }
 
-async fn recipe(image: &ImageSource) -> Result<Recipe> {
+async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
+    let mut recipe = recipe_of(image).await?;
+    if let Some(build) = &recipe.build {
+        let mut with_shim = build.clone();
+        shim::add(&mut with_shim, &recipe.entries);
+        if with_shim != *build {
+            // without a storage, builds that read no files work all the same
+            match client.object_storage().await {
+                Ok(_) => recipe.build = Some(with_shim),
+                Err(error) => tracing::debug!("the image gets no program of ours: {error}"),
+            }
+        }
+    }
+    Ok(recipe)
+}
+
+async fn recipe_of(image: &ImageSource) -> Result<Recipe> {
     match image {
         ImageSource::Image(name) => of_image(name),
         ImageSource::Build(build) => {

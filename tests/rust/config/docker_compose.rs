@@ -88,8 +88,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// A fixture's environment and, as Inspect sets it, its metadata; `/task` is `task`.
 fn environment(fixture: &Path, task: &Path) -> BTreeMap<String, String> {
-    let Ok(content) = std::fs::read(fixture.join("context.json")) else { return BTreeMap::new() };
-    let context: Value = serde_json::from_slice(&content).unwrap();
+    let Ok(bytes) = std::fs::read(fixture.join("context.json")) else { return BTreeMap::new() };
+    let context: Value = serde_json::from_slice(&bytes).unwrap();
     let texts = |key: &str| -> Vec<(String, String)> {
         let entries = context[key].as_object().into_iter().flatten();
         entries.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
@@ -129,7 +129,7 @@ fn normal(service: &Value, task: &str) -> Value {
     let is_checked =
         check["disable"] != true && check["test"].as_array().is_some_and(|test| test[0] != "NONE");
     let time = |key: &str, default: f64| {
-        check[key].as_str().map(|text| seconds(text)).filter(|time| *time > 0.0).unwrap_or(default)
+        check[key].as_str().map(seconds).filter(|time| *time > 0.0).unwrap_or(default)
     };
     let build = &service["build"];
     json!({

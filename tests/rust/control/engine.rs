@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -115,6 +116,13 @@ impl Engine for FixtureEngine {
             }
             let _ = std::fs::remove_dir_all(&spec.directory);
             self.deleted.lock().unwrap().push(spec.id);
+            Ok(())
+        })
+    }
+
+    fn remove(&self, directory: PathBuf) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let _ = std::fs::remove_dir_all(directory);
             Ok(())
         })
     }

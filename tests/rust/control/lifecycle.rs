@@ -1,6 +1,10 @@
 //! Sandboxes are created, started, stopped and deleted as on the real server.
 
+use std::sync::Arc;
+
 use http::Method;
+use inspect_daytona::local::control::{LocalOptions, SystemClock};
+use inspect_daytona::local::engine::NetworkChoice;
 use inspect_daytona::local::spec::{Access, Cidr, Network};
 use serde_json::{Value, json};
 
@@ -233,7 +237,7 @@ async fn a_create_request_is_checked_before_anything_is_made() {
         (json!({"domainAllowList": "http://example.org"}), 400, "expected a host name"),
         (json!({"networkAllowList": "10.0.0.0/8", "domainAllowList": "a.test"}), 400, "exclude each other"),
         (json!({"networkBlockAll": true, "domainAllowList": "a.test"}), 400, "exclude each other"),
-        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 400, "not mounted"),
+        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 404, "Volume 'v' not found"),
         (json!({"secrets": [{"A": "b"}]}), 400, "does not support secrets"),
         (json!({"linkedSandbox": "x"}), 400, "does not support linkedSandbox"),
         (json!({"kvm": true}), 400, "does not support kvm"),
@@ -284,6 +288,20 @@ async fn allow_lists_reach_the_engine_and_are_refused_where_it_cannot_keep_them(
     }
     daytona.create(json!({})).await;
     assert_eq!(daytona.engine().started.lock().unwrap()[0].network, Network::Host);
+}
+
+#[tokio::test]
+async fn only_unlimited_sandboxes_get_the_machines_network_where_that_is_chosen() {
+    let mut options = LocalOptions::default();
+    options.network.choice = NetworkChoice::Machine;
+    let daytona = Daytona::with(options, Arc::new(SystemClock)).await;
+    for body in [json!({}), json!({"domainAllowList": "a.test"}), json!({"networkBlockAll": true})] {
+        daytona.create(body).await;
+    }
+    let networks: Vec<Network> =
+        daytona.engine().started.lock().unwrap().iter().map(|spec| spec.network.clone()).collect();
+    let listed = Network::Gateway(Access::Domains(vec!["a.test".into()]));
+    assert_eq!(networks, [Network::Host, listed, Network::Blocked]);
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn snapshots_are_deactivated_activated_and_deleted_by_id() {
 }
 
 #[tokio::test]
-async fn volumes_are_records() {
+async fn volumes_are_made_found_and_deleted() {
     let (daytona, _) = daytona().await;
     let volume = daytona.post("/api/volumes", json!({"name": "v"})).await.expect(200);
     assert_eq!(volume["state"], "pending_create");
@@ -137,8 +137,50 @@ async fn volumes_are_records() {
         .await
         .refused(400, "Volume with name v already exists");
     daytona.delete(&format!("/api/volumes/{id}")).await.expect(200);
-    assert_eq!(daytona.get(&format!("/api/volumes/{id}")).await.expect(200)["state"], "deleted");
+    until("its deletion", || async {
+        let state = daytona.get(&format!("/api/volumes/{id}")).await.expect(200)["state"].clone();
+        (state == "deleted").then_some(())
+    })
+    .await;
     daytona.get("/api/volumes/by-name/v").await.refused(404, "not found");
     assert_eq!(daytona.get("/api/volumes").await.expect(200), json!([]));
     assert_eq!(daytona.get("/api/volumes?includeDeleted=true").await.expect(200)[0]["name"], "v-deleted");
+}
+
+#[tokio::test]
+async fn a_volume_reaches_the_engine_and_is_kept_while_a_sandbox_has_it() {
+    let daytona = Daytona::start().await;
+    let volume = daytona.post("/api/volumes", json!({"name": "v"})).await.expect(200);
+    let id = volume["id"].as_str().unwrap();
+    let sandbox = daytona
+        .create(json!({"volumes": [{"volumeId": "v", "mountPath": "/data", "subpath": "a/b"}, {"volumeId": id, "mountPath": "/all"}]}))
+        .await;
+    let spec = daytona.engine().started.lock().unwrap()[0].clone();
+    let mounted: Vec<_> =
+        spec.mounts.iter().map(|mount| (mount.target.to_str(), mount.subpath.as_deref())).collect();
+    assert_eq!(mounted, [(Some("/data"), Some(std::path::Path::new("a/b"))), (Some("/all"), None)]);
+    assert!(spec.mounts.iter().all(|mount| mount.source.ends_with(id)), "{:?}", spec.mounts);
+    let record = daytona.get(&format!("/api/sandbox/{sandbox}")).await.expect(200);
+    assert_eq!(record["volumes"][0], json!({"volumeId": id, "mountPath": "/data", "subpath": "a/b"}));
+    assert_ne!(daytona.get(&format!("/api/volumes/{id}")).await.expect(200)["lastUsedAt"], json!(null));
+    daytona.delete(&format!("/api/volumes/{id}")).await.refused(409, &sandbox);
+    for (mount, status, text) in [
+        (json!({"volumeId": "v", "mountPath": "data"}), 400, "absolute path"),
+        (json!({"volumeId": "v", "mountPath": "/etc/x"}), 400, "system directory"),
+        (json!({"volumeId": "v", "mountPath": "/data", "subpath": "../x"}), 400, "must be relative"),
+        (json!({"volumeId": "w", "mountPath": "/data"}), 404, "Volume 'w' not found"),
+    ] {
+        daytona.post("/api/sandbox", json!({"volumes": [mount]})).await.refused(status, text);
+    }
+    daytona.delete(&format!("/api/sandbox/{sandbox}")).await.expect(200);
+    daytona.delete(&format!("/api/volumes/{id}")).await.expect(200);
+    until("its deletion", || async {
+        let state = daytona.get(&format!("/api/volumes/{id}")).await.expect(200)["state"].clone();
+        (state == "deleted").then_some(())
+    })
+    .await;
+    daytona
+        .post("/api/sandbox", json!({"volumes": [{"volumeId": id, "mountPath": "/data"}]}))
+        .await
+        .refused(400, "deleted");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -136,6 +136,7 @@ pub(crate) fn spec_in(directory: &Path) -> SandboxSpec {
         root: RootFs::Host,
         network: Network::Host,
         nesting: false,
+        mounts: Vec::new(),
         limits: Limits::default(),
     }
 }
@@ -205,6 +206,36 @@ pub(crate) fn runner_of(sandbox: &Sandbox) -> Pid {
         .0
 }
 
+/// An address of this machine for as long as a test runs; sandboxes see it as any other on the network.
+pub(crate) struct Address(pub(crate) Ipv4Addr);
+
+impl Address {
+    /// Whether this machine has the program that takes one.
+    pub(crate) fn can_be_made() -> bool {
+        Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_ok()
+    }
+
+    /// Takes one; needs root.
+    pub(crate) fn new() -> Self {
+        // a range that nothing else of this machine uses, and so large that two runs hardly meet
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        let address = Ipv4Addr::from(0xC612_8000 | (random & 0x7FFF));
+        ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
+        Self(address)
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        ip(&["address", "del", &format!("{}/32", self.0), "dev", "lo"]);
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().unwrap();
+    assert!(status.success(), "ip {arguments:?}");
+}
+
 /// This test program in a process of its own, running one ignored test.
 pub(crate) struct Helper {
     child: Child,
@@ -223,17 +254,23 @@ impl Helper {
         Self::spawn(command, test, parent)
     }
 
-    /// Starts it as a user with subordinate ids, which this machine's files need not name: it sees others.
-    pub(crate) fn start_with_ranges(test: &str, parent: &Path, user: u32) -> Self {
+    /// Starts it as a user with subordinate ids, which this machine's files need not name: it sees others. It may open
+    /// `/dev/net/tun`, and knows somebody to talk to.
+    pub(crate) fn start_with_ranges(test: &str, parent: &Path, user: u32, peer: SocketAddr) -> Self {
         let name = nix::unistd::User::from_uid(user.into()).unwrap().unwrap().name;
         let ranges = parent.join("ranges");
         std::fs::write(&ranges, format!("{name}:100000:65536\n")).unwrap();
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--", "sh", "-euc"])
-            .arg("mount --bind \"$1\" /etc/subuid; mount --bind \"$1\" /etc/subgid; shift; exec setpriv \"$@\"")
+            .arg(
+                "mount --bind \"$1\" /etc/subuid; mount --bind \"$1\" /etc/subgid; mknod \"$2\" c 10 200; \
+                 chmod 666 \"$2\"; mount --bind \"$2\" /dev/net/tun; shift 2; exec setpriv \"$@\"",
+            )
             .arg("sh")
-            .arg(&ranges);
+            .arg(&ranges)
+            .arg(parent.join("tun"))
+            .env("INSPECT_DAYTONA_TEST_PEER", peer.to_string());
         Self::spawn(as_user(command, parent, user), test, parent)
     }
 

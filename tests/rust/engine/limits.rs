@@ -75,6 +75,41 @@ async fn cores_are_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_wants_more_cores_than_it_has_is_throttled() {
+    needs_root!();
+    let server = Server::new().await;
+    needs!(server, "CPU limits");
+    let mut spec = server.spec();
+    spec.limits = Limits { cpus: Some(1), ..Limits::default() };
+    let sandbox = server.start(spec).await;
+    let found = groups(&server, &sandbox);
+    let throttled = || {
+        let statistics = found.iter().find_map(|path| {
+            let text = fs::read_to_string(path.join("cpu.stat")).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.parse::<u64>().ok())
+        });
+        statistics.expect("a group counts how often it was throttled")
+    };
+    assert_eq!(throttled(), 0);
+    // others on this machine must not keep it below its limit
+    for group in &found {
+        for group in [group, group.parent().unwrap()] {
+            let _ = fs::write(group.join("cpu.shares"), "262144");
+            let _ = fs::write(group.join("cpu.weight"), "10000");
+        }
+    }
+    sandbox
+        .output("for i in 1 2 3 4; do (timeout 60 sh -c 'while :; do :; done' >/dev/null 2>&1 &); done")
+        .await;
+    let deadline = std::time::Instant::now() + crate::fixture::DEADLINE;
+    while throttled() < 3 {
+        assert!(std::time::Instant::now() < deadline, "four loops were never throttled to one core");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn groups_made_inside_are_removed_with_the_sandbox() {
     needs_root!();
     let server = Server::new().await;

@@ -20,3 +20,4 @@ mod nesting;
 mod network;
 mod process;
 mod roots;
+mod volumes;

@@ -38,11 +38,9 @@ async fn compose_builds_and_runs_services_that_find_each_other() {
     sandbox.output(&format!("{agent} dd if=/dev/zero of=/dev/null bs=8M count=1")).await;
     let (code, output) = sandbox.run(&format!("{agent} dd if=/dev/zero of=/dev/null bs=64M count=1")).await;
     assert_eq!(code, 137, "{output}");
-    sandbox
-        .output(
-            "docker run --name over --memory 32m tools dd if=/dev/zero of=/dev/null bs=64M count=1 || true",
-        )
-        .await;
+    // an Engine begins to watch a moment after the start, and hears of the kill a moment after it
+    let over = "sleep 1; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1";
+    sandbox.output(&format!("docker run --name over --memory 32m tools sh -c '{over}'")).await;
     assert_eq!(sandbox.output("docker inspect --format '{{.State.OOMKilled}}' over").await, "true");
     let stats = sandbox.output("docker stats --no-stream --format '{{.MemUsage}}' app-agent-1").await;
     assert!(stats.ends_with("/ 32MiB") && !stats.starts_with("0B"), "{stats}");

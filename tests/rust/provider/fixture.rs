@@ -64,6 +64,15 @@ impl Fixture {
         serde_json::from_slice(&answer).unwrap_or(Value::Null)
     }
 
+    /// Makes a volume.
+    pub(crate) async fn make_volume(&self, name: &str) {
+        let url = format!("{}/volumes", self.server.url());
+        let request = self.http.post(url).bearer_auth(self.server.api_key().expose_secret());
+        let body = json!({"name": name}).to_string();
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        answer.error_for_status().unwrap();
+    }
+
     /// Makes the next `times` requests fail.
     pub(crate) async fn fault(&self, method: &str, path: &str, times: u64, fault: Value) {
         let rule = json!({"method": method, "path": path, "times": times, "fault": fault});
@@ -82,7 +91,12 @@ impl Fixture {
     }
 
     pub(crate) async fn kill(&self, sandbox: &Sandbox) {
-        self.admin(reqwest::Method::POST, &format!("sandboxes/{}/kill", sandbox.id()), None).await;
+        self.kill_id(sandbox.id()).await;
+    }
+
+    /// Kills the sandbox with this id.
+    pub(crate) async fn kill_id(&self, id: &str) {
+        self.admin(reqwest::Method::POST, &format!("sandboxes/{id}/kill"), None).await;
     }
 
     pub(crate) async fn forget_requests(&self) {

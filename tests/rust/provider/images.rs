@@ -273,21 +273,24 @@ async fn a_context_is_uploaded_once_and_only_what_the_build_reads() {
     first.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
     {
         let state = state.lock().unwrap();
-        let (path, archive) = state.objects.iter().next().unwrap();
-        assert!(path.starts_with("/storage/contexts/org/") && path.ends_with("/context.tar"), "{path}");
-        let mut archive = tar::Archive::new(archive.as_slice());
-        let paths: Vec<_> = archive
-            .entries()
-            .unwrap()
-            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
-            .collect();
-        assert_eq!(paths, ["src/main.py"]);
+        let mut paths = Vec::new();
+        for (path, archive) in &state.objects {
+            assert!(path.starts_with("/storage/contexts/org/") && path.ends_with("/context.tar"), "{path}");
+            let mut archive = tar::Archive::new(archive.as_slice());
+            let entries = archive.entries().unwrap();
+            paths.extend(entries.map(|entry| entry.unwrap().path().unwrap().display().to_string()));
+        }
+        paths.sort();
+        assert_eq!((paths.len(), paths[1].as_str()), (2, "src/main.py"));
+        assert!(paths[0].starts_with("inspect-daytona-shim-"), "{paths:?}");
     }
     let seen = server.seen.lock().unwrap().clone();
     let body = seen.iter().find(|request| request.line() == "POST /api/snapshots").unwrap();
     let body: Value = serde_json::from_slice(&body.body).unwrap();
-    assert_eq!(body["buildInfo"]["dockerfileContent"], "FROM debian:12\nARG A=\"2\"\nCOPY src /src\n");
-    assert_eq!((&body["cpu"], body["buildInfo"]["contextHashes"].as_array().unwrap().len()), (&json!(2), 1));
+    let dockerfile = body["buildInfo"]["dockerfileContent"].as_str().unwrap();
+    let rest = dockerfile.strip_prefix("FROM debian:12\nARG A=\"2\"\nCOPY src /src\n").unwrap();
+    assert!(rest.starts_with("COPY inspect-daytona-shim-") && rest.lines().count() == 1, "{rest}");
+    assert_eq!((&body["cpu"], body["buildInfo"]["contextHashes"].as_array().unwrap().len()), (&json!(2), 2));
     for request in seen.iter().filter(|request| request.path.starts_with("/storage")) {
         assert_eq!(request.header("authorization"), None, "the key is not the storage's to see");
     }
@@ -295,11 +298,11 @@ async fn a_context_is_uploaded_once_and_only_what_the_build_reads() {
     state.lock().unwrap().snapshots.clear();
     let again = project(directory.path(), &json!({"resources": {"cpu": 3}}));
     again.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
-    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (1, 2));
+    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (2, 2));
     // and other files are another snapshot
     std::fs::write(directory.path().join("src/main.py"), "print(2)\n").unwrap();
     again.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
-    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (2, 3));
+    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (3, 3));
 }
 
 #[tokio::test]
@@ -315,7 +318,7 @@ async fn without_preparation_each_sandbox_is_created_with_the_build_and_its_size
     let body: Value = serde_json::from_slice(body).unwrap();
     assert_eq!((&body["cpu"], body.get("snapshot")), (&json!(2), None));
     assert!(body["buildInfo"]["dockerfileContent"].as_str().unwrap().starts_with("FROM debian:12\n"));
-    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (1, 0));
+    assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (2, 0));
 }
 
 #[tokio::test]
@@ -330,6 +333,28 @@ async fn a_request_from_a_snapshot_carries_no_resources() {
         ["cpu", "memory", "disk", "gpu", "buildInfo"].iter().all(|key| body.get(key).is_none()),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn what_is_expected_to_be_prebuilt_is_never_built() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, platform) = platform(Platform { created: vec!["active"], ..Platform::default() }).await;
+    let (client, images) = (server.client(), Images::default());
+    let build = project(directory.path(), &json!({}));
+    let error = build.expect_prebuilt(&client, &images).await.unwrap_err();
+    assert!(error.to_string().contains("there is no snapshot inspect-"), "{error}");
+    assert_eq!((count(&server, "POST", "/api/snapshots"), count(&server, "PUT", "/storage")), (0, 0));
+    image().expect_prebuilt(&client, &images).await.expect("images that are only pulled are not built");
+    build.prepare(&client, &images, &|_| {}).await.unwrap();
+    build.expect_prebuilt(&client, &Images::default()).await.unwrap();
+    for states in platform.lock().unwrap().snapshots.values_mut() {
+        *states = vec!["build_failed"];
+    }
+    let error = build.expect_prebuilt(&client, &images).await.unwrap_err();
+    assert!(error.to_string().contains("is not ready"), "{error}");
+    let each = project(directory.path(), &json!({"prepare": false}));
+    let error = each.expect_prebuilt(&client, &images).await.unwrap_err();
+    assert!(error.to_string().contains("prepare: false"), "{error}");
 }
 
 #[tokio::test]

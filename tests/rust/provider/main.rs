@@ -1,6 +1,12 @@
 //! The provider on a local Daytona: real HTTP, real processes, real files, and faults where a network has them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why it is skipped"
+)]
 
 mod builds;
 mod compose;
@@ -15,6 +21,7 @@ mod files;
 mod fixture;
 mod images;
 mod leaks;
+mod network;
 mod once;
 mod round_trips;
 mod sandboxes;

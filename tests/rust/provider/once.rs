@@ -91,6 +91,21 @@ async fn a_command_that_removes_the_shim_and_whose_answer_is_lost_is_not_run_aga
 }
 
 #[tokio::test]
+async fn a_command_that_removes_the_shim_and_whose_request_is_replayed_is_not_run_again() {
+    let fixture = Fixture::new().await;
+    let sandbox = fixture.sandbox().await;
+    output(&sandbox, "true").await;
+    for fault in [json!({"kind": "replay"}), json!({"kind": "replay", "overlap": true})] {
+        fixture.fault_execute(fault.clone()).await;
+        let line = "echo run >> trace; rm -rf /var/tmp/.inspect-daytona-*; echo done";
+        let outcome = sandbox.exec(shell(line)).await.unwrap_or_else(|error| panic!("{fault}: {error}"));
+        assert_eq!((outcome.returncode, outcome.stdout.as_str()), (0, "done\n"), "{fault}");
+        assert_eq!(output(&sandbox, "cat trace; rm trace").await, "run\n", "{fault}");
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test]
 async fn a_removed_shim_is_put_back_for_the_next_command() {
     let fixture = Fixture::new().await;
     let sandbox = fixture.sandbox().await;

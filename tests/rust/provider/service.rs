@@ -224,7 +224,4 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     let request = json!({"source": {"settings": {"resources": {"cpu": 2}}}, "directory": "/"}).to_string();
     let error = Settings::from_json(&request).unwrap_err();
     assert!(error.to_string().contains("default snapshot brings its own resources"), "{error}");
-    let model = json!({"services": {"a": {"image": "a:1"}, "b": {"image": "b:1"}}});
-    let request = json!({"source": {"model": model}, "directory": "/"}).to_string();
-    assert!(Settings::from_json(&request).unwrap_err().to_string().contains("more than one service"));
 }

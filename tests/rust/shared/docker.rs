@@ -63,7 +63,17 @@ impl Base {
 impl Drop for Base {
     fn drop(&mut self) {
         let filter = format!("label=inspect-daytona-test={}", self.0);
-        docker(&["image", "prune", "--all", "--force", "--filter", &filter]);
+        // a build that was cancelled may commit one more layer
+        for _ in 0..50 {
+            docker(&["image", "prune", "--all", "--force", "--filter", &filter]);
+            let left = Command::new("docker")
+                .args(["image", "ls", "--all", "--quiet", "--filter", &filter])
+                .output();
+            if left.is_ok_and(|left| left.stdout.is_empty()) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         docker(&["image", "rm", "--force", &self.0]);
     }
 }

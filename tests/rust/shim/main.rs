@@ -6,8 +6,10 @@
     reason = "tests fail by panicking and say why they are skipped"
 )]
 
+mod container;
 mod endings;
 mod once;
+mod resident;
 mod sandbox;
 mod starts;
 mod streams;

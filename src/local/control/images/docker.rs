@@ -23,6 +23,7 @@ const PLATFORM: &str = "linux/amd64";
 /// For what answers at once.
 const SHORT: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(10);
+const VERSION: [&str; 3] = ["version", "--format", "{{.Server.Version}}"];
 
 /// What Docker knows about an image.
 #[derive(Debug, Deserialize)]
@@ -81,7 +82,7 @@ impl Inspected {
 ///
 /// Why none does.
 pub(super) async fn probe() -> Result<(), String> {
-    let asked = run(&["version", "--format", "{{.Server.Version}}"], PROBE).await?;
+    let asked = run(&VERSION, PROBE).await?;
     if asked.status.success() { Ok(()) } else { Err(said(&asked)) }
 }
 
@@ -99,14 +100,48 @@ pub(super) async fn inspect(image: &str) -> Result<Option<Inspected>, String> {
 
 /// Fetches an image; `log` gets what Docker says.
 pub(super) async fn pull(image: &str, log: File) -> Result<(), String> {
-    follow(&["pull", "--platform", PLATFORM, "--", image], Stdio::null(), log).await
+    follow(command(&["pull", "--platform", PLATFORM, "--", image]), "pull", Stdio::null(), log).await
 }
 
-/// Builds an image from an archive with a Dockerfile in it.
-pub(super) async fn build(reference: &str, context: File, log: File) -> Result<(), String> {
+/// Builds an image from an archive with `dockerfile` in it.
+pub(super) async fn build(reference: &str, dockerfile: &str, context: File, log: File) -> Result<(), String> {
     let file = super::context::DOCKERFILE;
     let arguments = ["build", "--force-rm", "--platform", PLATFORM, "--tag", reference, "--file", file, "-"];
-    follow(&arguments, context.into(), log).await
+    // older Engines forget to tell what a step said that failed
+    let classic = !needs_buildkit(dockerfile) && major_version().await.is_some_and(|major| major < 23);
+    let mut command = command(&arguments);
+    if classic {
+        command.env("DOCKER_BUILDKIT", "0");
+    }
+    follow(command, "build", context.into(), log).await
+}
+
+/// Whether a Dockerfile has something that only BuildKit knows. Being wrong about it costs nothing but words of a log.
+fn needs_buildkit(dockerfile: &str) -> bool {
+    [
+        "--mount=",
+        "--chmod=",
+        "--link",
+        "--parents",
+        "--exclude=",
+        "--network=",
+        "--security=",
+        "--checksum=",
+        "<<",
+    ]
+    .iter()
+    .any(|feature| dockerfile.contains(feature))
+        || dockerfile.lines().any(|line| {
+            line.trim_start()
+                .strip_prefix('#')
+                .is_some_and(|directive| directive.trim_start().starts_with("syntax"))
+        })
+}
+
+/// The Engine's version, if it has one that is understood.
+async fn major_version() -> Option<u32> {
+    let asked = run(&VERSION, PROBE).await.ok()?;
+    String::from_utf8_lossy(&asked.stdout).split('.').next()?.trim().parse().ok()
 }
 
 /// A container of an image that never runs, for its files. It is removed when this is dropped.
@@ -172,13 +207,11 @@ async fn run(arguments: &[&str], limit: Duration) -> Result<Output, String> {
 }
 
 /// Runs to the end, however long that takes: the caller has the limit.
-async fn follow(arguments: &[&str], input: Stdio, log: File) -> Result<(), String> {
+async fn follow(mut command: Command, first: &str, input: Stdio, log: File) -> Result<(), String> {
     let errors = log.try_clone().map_err(|error| format!("cannot write the log: {error}"))?;
-    let mut command = command(arguments);
     command.stdin(input).stdout(log).stderr(errors);
     let mut child = command.spawn().map_err(|error| unable(&error))?;
     let status = child.wait().await.map_err(|error| unable(&error))?;
-    let first = arguments.first().copied().unwrap_or_default();
     if status.success() { Ok(()) } else { Err(format!("docker {first} failed ({status})")) }
 }
 
@@ -196,6 +229,18 @@ fn unable(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_buildkit_knows_is_seen() {
+        for text in [
+            "FROM a\nRUN --mount=type=cache,target=/c true\n",
+            "RUN <<E\nE\n",
+            "# syntax=docker/dockerfile:1\n",
+        ] {
+            assert!(needs_buildkit(text), "{text}");
+        }
+        assert!(!needs_buildkit("FROM a:1\n# a comment\nCOPY --from=b /x /y\nRUN true\n"));
+    }
 
     #[test]
     fn the_configuration_of_an_image_is_taken_along() {

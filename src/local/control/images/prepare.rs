@@ -145,7 +145,7 @@ async fn docker_build(
             flight.say(&format!("{} has been built before", build.reference));
         } else {
             let context = context_of(control, build).await?;
-            docker::build(&build.reference, context, log(flight)?).await?;
+            docker::build(&build.reference, &build.dockerfile, context, log(flight)?).await?;
         }
         docker::inspect(&build.reference).await?
     };

@@ -1,0 +1,147 @@
+use super::*;
+use crate::config::{Context, Document, Plan, Source};
+
+fn read(directory: &Path, compose: &str) -> Result<Project> {
+    let file = directory.join("compose.yaml");
+    std::fs::write(&file, compose).unwrap();
+    let metadata = BTreeMap::new();
+    let context = Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
+    let document = Document::read(&Source::from_path(file).unwrap(), &context)?;
+    let Plan::Multi(plan) = document.plan(&context)? else { panic!("several services") };
+    Project::read(&plan)
+}
+
+fn names(project: &Project) -> Vec<String> {
+    let mut archive = tar::Archive::new(&project.archive[..]);
+    let entries = archive.entries().unwrap();
+    entries.map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect()
+}
+
+#[test]
+fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |path: &str| directory.path().join(path);
+    std::fs::create_dir_all(at("web/src")).unwrap();
+    std::fs::create_dir_all(at("data/empty")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", at("data/link")).unwrap();
+    for (path, text) in [
+        ("web/Dockerfile", "FROM scratch\nCOPY src /src\n"),
+        ("web/src/a", "a"),
+        ("web/unused", "u"),
+        ("data/file", "d"),
+        ("key", "k"),
+    ] {
+        std::fs::write(at(path), text).unwrap();
+    }
+    let project = read(
+        directory.path(),
+        "services:\n  web:\n    build: web\n    volumes: ['./data:/data:ro', 'named:/n']\n    secrets: [key]\n  \
+         other:\n    build: {context: web}\n    volumes:\n      - {type: bind, source: ./data, target: /d}\n\
+         volumes: {named: {}}\nsecrets: {key: {file: ./key}}\n",
+    )
+    .unwrap();
+    let web = &project.model["services"]["web"];
+    assert_eq!(web["build"]["context"], "/var/lib/inspect-project/context-0");
+    assert_eq!(web["build"]["dockerfile"], "/var/lib/inspect-project/Dockerfile-0");
+    assert_eq!(web["volumes"], json!(["/var/lib/inspect-project/bind-0:/data:ro", "named:/n"]));
+    let other = &project.model["services"]["other"];
+    assert_eq!(other["build"]["context"], "/var/lib/inspect-project/context-0");
+    assert_eq!(other["volumes"][0]["source"], "/var/lib/inspect-project/bind-0");
+    assert_eq!(project.model["secrets"]["key"]["file"], "/var/lib/inspect-project/secrets-0");
+    assert_eq!(
+        names(&project),
+        ["context-0", "context-0/src/a", "bind-0", "bind-0/empty", "bind-0/file", "bind-0/link", "secrets-0"]
+    );
+    assert!(project.builds());
+}
+
+#[test]
+fn bound_files_keep_their_permissions_and_links_stay_links() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for (name, mode) in [("flag", 0o600), ("program", 0o4755)] {
+        std::fs::write(data.join(name), "f").unwrap();
+        std::fs::set_permissions(data.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::symlink("/etc/shadow", data.join("link")).unwrap();
+    let project = read(
+        directory.path(),
+        "services: {a: {image: 'a:1', volumes: ['./data:/d']}, b: {image: 'b:1', network_mode: host}}\n",
+    )
+    .unwrap();
+    let mut archive = tar::Archive::new(&project.archive[..]);
+    let found: BTreeMap<_, _> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let link = entry.link_name().unwrap().map(|target| target.display().to_string());
+            (entry.path().unwrap().display().to_string(), (entry.header().mode().unwrap(), link))
+        })
+        .collect();
+    assert_eq!(found["bind-0/flag"], (0o600, None));
+    assert_eq!(found["bind-0/program"], (0o755, None), "it is another user's there");
+    assert_eq!(found["bind-0/link"].1.as_deref(), Some("/etc/shadow"), "no file of this machine is sent");
+    assert!(project.warnings()[0].contains("service b"), "{:?}", project.warnings());
+}
+
+#[test]
+fn additional_contexts_of_a_build_are_sent_along() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a", "shared"] {
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    std::fs::write(directory.path().join("a/Dockerfile"), "FROM scratch\nCOPY --from=s f /\n").unwrap();
+    std::fs::write(directory.path().join("shared/f"), "f").unwrap();
+    let compose = |contexts: &str| {
+        format!(
+            "services: {{a: {{build: {{context: a, additional_contexts: {contexts}}}}}, b: {{image: 'b:1'}}}}\n"
+        )
+    };
+    let mapped = "/var/lib/inspect-project/additional-0-0";
+    let project = read(directory.path(), &compose("{s: ./shared, t: 'docker-image://x'}")).unwrap();
+    let contexts = &project.model["services"]["a"]["build"]["additional_contexts"];
+    assert_eq!(contexts, &json!({"s": mapped, "t": "docker-image://x"}));
+    assert!(names(&project).contains(&"additional-0-0/f".to_owned()));
+    let project = read(directory.path(), &compose("['s=./shared']")).unwrap();
+    let contexts = &project.model["services"]["a"]["build"]["additional_contexts"];
+    assert_eq!(contexts, &json!([format!("s={mapped}")]));
+    assert!(read(directory.path(), &compose("{s: ./gone}")).unwrap_err().message().contains("gone"));
+}
+
+#[test]
+fn every_service_gets_the_mounts_of_the_shim() {
+    let directory = tempfile::tempdir().unwrap();
+    let project =
+        read(directory.path(), "services:\n  a: {image: 'a:1'}\n  b: {image: 'b:1', read_only: true}\n")
+            .unwrap();
+    let mount = |source: &str, read_only| Mount { source: source.into(), target: "/t".into(), read_only };
+    let mounts = ["a", "b"].map(|service| {
+        let mounts = ContainerMounts { program: mount("/p", true), state: mount("/s", false) };
+        (service.to_owned(), mounts)
+    });
+    let files = project.files(&BTreeMap::from(mounts)).unwrap();
+    let (path, text) = &files[0];
+    assert_eq!(path, "/var/lib/inspect-project/compose.json");
+    let model: Value = serde_json::from_slice(text).unwrap();
+    for service in ["a", "b"] {
+        assert_eq!(
+            model["services"][service]["volumes"][1],
+            json!({"type": "bind", "source": "/s", "target": "/t", "read_only": false})
+        );
+    }
+    assert!(!project.builds());
+}
+
+#[test]
+fn a_secret_without_its_file_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = read(
+        directory.path(),
+        "services: {a: {image: 'a:1'}, b: {image: 'b:1'}}\nsecrets: {key: {file: ./gone}}\n",
+    )
+    .unwrap_err();
+    assert!(error.message().contains("gone"), "{error}");
+}

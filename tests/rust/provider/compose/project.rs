@@ -1,0 +1,69 @@
+//! A project of services whose image is made of busybox, and a Daytona for it.
+
+use std::path::Path;
+
+use inspect_daytona::local::control::LocalOptions;
+use inspect_daytona::provider::{Sandbox, Settings};
+use serde_json::json;
+
+use crate::fixture::{Fixture, name};
+
+/// What the machine must have, and where it is from.
+const NEEDED: [(&str, &str); 2] =
+    [("/usr/sbin/dockerd", "apt-get install docker.io"), ("/bin/busybox", "apt-get install busybox-static")];
+const PLUGINS: [&str; 2] =
+    ["/usr/libexec/docker/cli-plugins/docker-compose", "/usr/lib/docker/cli-plugins/docker-compose"];
+
+/// Whether sandboxes with an Engine can be made here; says what is missing otherwise.
+pub(crate) fn possible() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return false;
+    }
+    for (program, install) in NEEDED {
+        if !Path::new(program).exists() {
+            eprintln!("skipped: there is no {program} ({install})");
+            return false;
+        }
+    }
+    if !PLUGINS.iter().any(|plugin| Path::new(plugin).exists()) {
+        eprintln!("skipped: there is no docker compose 2 (Debian 13: apt-get install docker-compose)");
+        return false;
+    }
+    true
+}
+
+/// A project's folder, with an image of busybox below `image`.
+pub(crate) struct Project(pub(crate) tempfile::TempDir);
+
+impl Project {
+    pub(crate) fn new(compose: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        std::fs::create_dir(&image).unwrap();
+        std::fs::copy("/bin/busybox", image.join("busybox")).unwrap();
+        std::fs::write(
+            image.join("Dockerfile"),
+            "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+             RUN mkdir -m 1777 /tmp && echo 'root:x:0:0::/:/bin/sh' >/etc/passwd\n",
+        )
+        .unwrap();
+        std::fs::write(directory.path().join("compose.yaml"), compose).unwrap();
+        Self(directory)
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        let source =
+            json!({"source": {"path": self.0.path().join("compose.yaml")}, "directory": self.0.path()});
+        Settings::from_json(&source.to_string()).unwrap()
+    }
+
+    pub(crate) async fn create(&self, fixture: &Fixture) -> inspect_daytona::Result<Vec<(String, Sandbox)>> {
+        fixture.run.create_services(name(), self.settings()).await
+    }
+}
+
+pub(crate) async fn daytona() -> Fixture {
+    let docker = inspect_daytona::local::control::DockerChoice::Off;
+    Fixture::with(LocalOptions { docker, ..LocalOptions::default() }).await
+}
