@@ -1,0 +1,234 @@
+"""An eval whose sandbox is a compose file of three services: who reaches whom, and Inspect's tools inside of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai import Task
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer
+from inspect_ai.solver import TaskState, generate, use_tools
+from inspect_ai.tool import bash, bash_session, text_editor
+from inspect_ai.util import SandboxEnvironmentSpec, sandbox, sandbox_default
+
+import compose_project
+from local_daytona import LocalDaytona
+from tool_calls import evaluate, python_solver, results, scripted
+
+REASON = compose_project.missing()
+pytestmark = [
+    pytest.mark.skipif(REASON is not None, reason=REASON or ""),
+    pytest.mark.usefixtures("daytona", "empty_directory"),
+]
+
+COMPOSE = """\
+services:
+  default:
+    build: debian
+    user: agent
+    command: sleep infinity
+    networks: [front]
+    depends_on:
+      web: {condition: service_healthy}
+  web:
+    build: busybox
+    command: sh -c 'sleep 1; exec httpd -f -p 80 -h /page'
+    volumes: ["./page:/page:ro"]
+    networks: [front, back]
+    healthcheck:
+      test: [CMD, wget, -q, -O, /dev/null, "http://localhost/index.html"]
+      interval: 500ms
+      retries: 60
+  store:
+    build: busybox
+    command: httpd -f -p 80 -h /secret
+    volumes: ["./secret:/secret:ro"]
+    networks: [back]
+networks:
+  front: {}
+  back: {internal: true}
+"""
+# busybox resolves a name by what /etc/resolv.conf says, as any program
+FETCH = "busybox wget -q -T 5 -O - "
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compose file, with all that it names beside it."""
+    directory = tmp_path_factory.mktemp("three_services")
+    compose_project.debian_image(directory / "debian")
+    with (directory / "debian/Dockerfile").open("a") as dockerfile:
+        dockerfile.write("COPY busybox /usr/local/bin/busybox\n")
+    (directory / "debian/busybox").write_bytes(compose_project.BUSYBOX.read_bytes())
+    (directory / "debian/busybox").chmod(0o755)
+    compose_project.busybox_image(directory / "busybox")
+    for name, text in {"page": "the page", "secret": "the secret"}.items():
+        (directory / name).mkdir()
+        (directory / name / "index.html").write_text(f"{text}\n")
+    (directory / "compose.yaml").write_text(COMPOSE)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(daytona: LocalDaytona) -> Iterator[None]:
+    yield
+    assert daytona.names() == []
+
+
+def in_services(project: Path, *solvers: Any, **options: Any) -> Task:
+    """A task with one sample whose sandboxes are the project's services."""
+    return Task(
+        dataset=[Sample(id="one", input="go", **options.pop("sample", {}))],
+        solver=list(solvers),
+        sandbox=SandboxEnvironmentSpec("daytona", str(project / "compose.yaml")),
+        **options,
+    )
+
+
+def test_the_agent_reaches_the_web_service_and_not_the_store(project: Path) -> None:
+    calls = scripted(
+        ("bash", {"command": f"id -un; pwd; {FETCH} http://web/"}),
+        ("bash", {"command": f"{FETCH} http://store/ 2>&1; echo status $?"}),
+        ("bash", {"command": f"{FETCH} http://$(cat store-address)/ 2>&1; echo status $?"}),
+    )
+
+    async def give_the_address(state: TaskState) -> None:
+        # a name that the agent cannot resolve would prove nothing about the network
+        address = await sandbox("store").exec(["hostname", "-i"])
+        await sandbox().write_file("store-address", address.stdout.strip())
+
+    task = in_services(project, python_solver(give_the_address), use_tools(bash()), generate())
+    page, by_name, by_address = results(evaluate(task, calls))
+    assert page == "agent\n/home/agent\nthe page\n"
+    for answer in (by_name, by_address):
+        assert "the secret" not in answer
+        assert "status 1" in answer
+    assert "bad address" in by_name
+
+
+def test_the_internal_network_ends_at_its_services(project: Path) -> None:
+    seen: dict[str, str] = {}
+
+    async def action(state: TaskState) -> None:
+        async def said(service: str, script: str) -> str:
+            result = await sandbox(service).exec(["sh", "-c", f"{script} 2>&1; echo status $?"], timeout=30)
+            return result.stdout
+
+        seen["web to store"] = await said("web", f"{FETCH} http://store/")
+        seen["store to web"] = await said("store", f"{FETCH} http://web/")
+        front = (await sandbox("default").exec(["busybox", "hostname", "-i"])).stdout.strip()
+        seen["store to default"] = await said("store", f"ping -c 1 -W 2 {front}")
+        seen["store's routes"] = await said("store", "ip route")
+        seen["web's routes"] = await said("web", "ip route")
+        # documentation only (RFC 5737): nobody answers, so what matters is who refuses
+        seen["store to the outside"] = await said("store", f"{FETCH} http://192.0.2.1/")
+
+    log = evaluate(in_services(project, python_solver(action)))
+    assert log.status == "success", log.error and log.error.message
+    assert seen["web to store"] == "the secret\nstatus 0\n"
+    assert seen["store to web"] == "the page\nstatus 0\n"
+    assert "status 1" in seen["store to default"]
+    assert "default" not in seen["store's routes"]
+    assert "default via" in seen["web's routes"]
+    assert "Network is unreachable" in seen["store to the outside"]
+
+
+@scorer(metrics=[accuracy()])
+def page_is(expected: str) -> Scorer:
+    """Whether the web service's page, as that service has it and as the agent gets it, is this one."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        stored = await sandbox("web").read_file("/tmp/noted")  # noqa: S108 - of the container
+        served = await sandbox().exec(["sh", "-c", f"{FETCH} http://web/"])
+        right = stored == served.stdout == expected
+        return Score(value=CORRECT if right else INCORRECT, answer=stored, explanation=served.stderr)
+
+    return score
+
+
+def test_solver_and_scorer_reach_each_service_by_name(project: Path) -> None:
+    async def action(state: TaskState) -> None:
+        page = await sandbox("web").exec(["cat", "/page/index.html"])
+        await sandbox("web").write_file("/tmp/noted", page.stdout)  # noqa: S108 - of the container
+        with pytest.raises(ValueError, match="elsewhere"):
+            sandbox("elsewhere")
+
+    log = evaluate(in_services(project, python_solver(action), scorer=page_is("the page\n")))
+    assert log.status == "success", log.error and log.error.message
+    assert log.results is not None
+    assert log.results.scores[0].metrics["accuracy"].value == 1
+
+
+def test_files_and_setup_are_for_the_services_that_they_name(project: Path) -> None:
+    seen: dict[str, str] = {}
+
+    async def action(state: TaskState) -> None:
+        seen["default"] = await sandbox().read_file("given")
+        seen["store"] = await sandbox("store").read_file("/tmp/given")  # noqa: S108 - of the container
+        seen["setup"] = await sandbox().read_file("by-setup")
+
+    sample = {
+        "files": {"given": "for the agent", "store:/tmp/given": "for the store"},
+        "setup": "#!/bin/bash\nid -un >by-setup\n",
+    }
+    log = evaluate(in_services(project, python_solver(action), sample=sample))
+    assert log.status == "success", log.error and log.error.message
+    assert seen == {"default": "for the agent", "store": "for the store", "setup": "agent\n"}
+
+
+def test_the_text_editor_works_in_a_service(project: Path) -> None:
+    path = "/home/agent/notes.txt"
+    calls = scripted(
+        ("text_editor", {"command": "create", "path": path, "file_text": "one\ntwo\n"}),
+        ("text_editor", {"command": "str_replace", "path": path, "old_str": "two", "new_str": "zwei ☕"}),
+        ("bash", {"command": f"cat {path}; stat -c %U {path}; hostname >/dev/null || uname -n"}),
+        ("text_editor", {"command": "undo_edit", "path": path}),
+        ("text_editor", {"command": "view", "path": path}),
+    )
+    answers = results(evaluate(in_services(project, use_tools(text_editor(), bash()), generate()), calls))
+    assert answers[2].startswith("one\nzwei ☕\nagent\n")
+    assert "two" in answers[4]
+    assert "zwei" not in answers[4]
+
+
+def test_a_bash_session_works_in_a_service(project: Path) -> None:
+    calls = scripted(
+        ("bash_session", {"action": "type_submit", "input": "cd /tmp && KEPT=sake"}),
+        (
+            "bash_session",
+            {"action": "type_submit", "input": f"echo for-$KEPT in $PWD; id -un; {FETCH} http://web/"},
+        ),
+        ("bash_session", {"action": "type_submit", "input": "sleep 600; echo not-$((40 + 2))"}),
+        ("bash_session", {"action": "interrupt"}),
+        ("bash_session", {"action": "type_submit", "input": "echo after-$((40 + 2))"}),
+    )
+    session = bash_session(wait_for_output=5)
+    answers = results(evaluate(in_services(project, use_tools(session), generate()), calls))
+    assert "for-sake in /tmp" in answers[1]
+    assert "agent" in answers[1]
+    assert "the page" in "".join(answers[1:3])
+    assert "after-42" in answers[4]
+    assert "not-42" not in "".join(answers)
+
+
+def test_injected_tools_work_in_a_service_that_is_not_the_default_one(project: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    async def action(state: TaskState) -> None:
+        with sandbox_default("web"):
+            editor = text_editor()
+            await editor(command="create", path="/tmp/edited", file_text="by the editor\n")  # noqa: S108
+        seen["web"] = await sandbox("web").read_file("/tmp/edited")  # noqa: S108
+        seen["default"] = (await sandbox("default").exec(["ls", "/tmp/edited"])).success  # noqa: S108
+        process = await sandbox("web").exec_remote(["sh", "-c", "hostname; exit 4"], stream=False)
+        seen["remote"] = (process.returncode, process.stdout)
+        seen["host"] = (await sandbox("web").exec(["hostname"])).stdout
+
+    log = evaluate(in_services(project, python_solver(action)))
+    assert log.status == "success", log.error and log.error.message
+    assert seen["web"] == "by the editor\n"
+    assert not seen["default"]
+    assert seen["remote"] == (4, seen["host"])
