@@ -109,7 +109,9 @@ def missing() -> str | None:
             return f"it needs {program}: apt-get install {package}"
     plugins = [Path(directory, "docker/cli-plugins/docker-compose") for directory in PLUGIN_DIRECTORIES]
     if not any(plugin.exists() for plugin in plugins):
-        return "it needs Docker Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker (Debian 12)"
+        return (
+            "it needs Docker Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker (Debian 12)"
+        )
     if not BUSYBOX.exists():
         return f"it needs {BUSYBOX}: apt-get install busybox-static"
     return None

@@ -30,15 +30,30 @@ PACKAGES = [
     "perl-base",
     "procps",
     "sed",
+    "tar",
 ]
 LEFT_OUT = ("/usr/share/doc", "/usr/share/info", "/usr/share/locale", "/usr/share/man", "/usr/share/lintian")
 # Programs are linked to them by name at run time.
-LOADED = ["libnss_files.so.2", "libgcc_s.so.1"]
+LOADED = [
+    "libnss_files.so.2",
+    "libgcc_s.so.1",
+    # and Inspect's injected tools
+    "libdl.so.2",
+    "libm.so.6",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+    "libz.so.1",
+]
 ACCOUNTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1000::/home/agent:/bin/bash\n",
     "etc/group": "root:x:0:\nshadow:x:42:\nusers:x:100:\nagent:x:1000:\n",
     "etc/shadow": "root:*:19000:0:99999:7:::\nagent:*:19000:0:99999:7:::\n",
     "etc/gshadow": "root:*::\nshadow:*::\nusers:*::\nagent:!::\n",
+    # a user of one check must be gone with its group before the next one
+    "etc/login.defs": "USERGROUPS_ENAB yes\n",
+    # Inspect takes its tools for the distribution that this names
+    "etc/os-release": 'ID=debian\nVERSION="12"\n',
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
 }
 
@@ -46,7 +61,7 @@ BUSYBOX_DOCKERFILE = """\
 FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
-RUN mkdir -m 1777 /tmp && echo 'root:x:0:0::/:/bin/sh' >/etc/passwd
+RUN mkdir -m 1777 /tmp && echo 'root:x:0:0::/:/bin/sh' >/etc/passwd && echo ID=debian >/etc/os-release
 """
 DEBIAN_DOCKERFILE = "FROM scratch\nADD root.tar /\nWORKDIR /home/agent\n"
 
