@@ -36,8 +36,8 @@ fi
 """
 
 PROMPT = """\
-A web service converts amounts: `wget -q -O - 'http://web/cgi-bin/convert?amount=250&to=EUR'` from your shell. A user of \
-{name} reports:
+A web service converts amounts: `wget -q -O - 'http://web/cgi-bin/convert?amount=250&to=EUR'` from your shell. \
+A user of {name} reports:
 
 {report}
 
