@@ -245,7 +245,7 @@ impl Run {
                 started => started?,
             }
         };
-        settings.verify(&started)?;
+        self.warn_once(settings.verify(&started)?);
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));

@@ -71,13 +71,14 @@ impl Settings {
         request
     }
 
-    /// Checks that a sandbox came out as it was asked for where that protects somebody: servers drop fields that they
-    /// do not know without a word.
+    /// Checks that a sandbox came out as it was asked for, where it tells: servers drop fields that they do not know
+    /// without a word. Returns what has no effect and harms nobody but the account.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`] naming the restriction that did not take effect.
-    pub(in crate::provider) fn verify(&self, created: &Sandbox) -> Result<()> {
+    /// [`ErrorKind::Unsupported`] naming the restriction or the volume that did not take effect.
+    pub(in crate::provider) fn verify(&self, created: &Sandbox) -> Result<Vec<String>> {
+        let settings = &self.plan.settings;
         let missing = match &self.plan.service.network {
             Network::Default => None,
             Network::Blocked => (!created.network_block_all).then_some("network_block_all"),
@@ -88,16 +89,30 @@ impl Settings {
                 (!same_list(wanted, created.domain_allow_list.as_deref())).then_some("domain_allow_list")
             }
         };
-        let Some(missing) = missing else { return Ok(()) };
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "the server did not apply {missing}, so the sandbox would not be confined as the task asks"
-            ),
-        )
-        .with_sandbox(&created.name)
-        .with_hint("Use a server that supports it, or remove the setting"))
+        if let Some(missing) = missing {
+            return Err(not_applied(created, missing, "would not be confined as the task asks"));
+        }
+        // by their paths: the answer names volumes by id, whatever they were asked for by
+        let is_mounted = |path: &str| created.volumes.iter().any(|mount| mount.mount_path == path);
+        if settings.volumes.iter().any(|volume| !is_mounted(&volume.mount_path)) {
+            return Err(not_applied(created, "volumes", "would lack files that the task asks for"));
+        }
+        let ttl =
+            settings.ttl_minutes.is_some_and(|minutes| minutes > 0) && created.auto_destroy_at.is_none();
+        let pause = settings.auto_pause_interval.is_some() && created.auto_pause_interval.is_none();
+        let ignored = [(ttl, "ttl_minutes"), (pause, "auto_pause_interval")];
+        let ignored = ignored.into_iter().filter(|(is_ignored, _)| *is_ignored);
+        Ok(ignored
+            .map(|(_, name)| format!("the server does not know `{name}` of x-daytona: it has no effect"))
+            .collect())
     }
+}
+
+fn not_applied(created: &Sandbox, setting: &str, consequence: &str) -> Error {
+    let message = format!("the server did not apply {setting}, so the sandbox {consequence}");
+    Error::new(ErrorKind::Unsupported, message)
+        .with_sandbox(&created.name)
+        .with_hint("Use a server that supports it, or remove the setting")
 }
 
 fn mount(volume: &crate::config::PlatformVolume) -> VolumeMount {
@@ -169,5 +184,24 @@ mod tests {
         let answer = Some("192.168.0.0/16, 10.0.0.0/8".to_owned());
         assert!(listed.verify(&Sandbox { network_allow_list: answer, ..Sandbox::default() }).is_ok());
         assert!(listed.verify(&Sandbox::default()).is_err());
+    }
+
+    #[test]
+    fn a_volume_that_was_not_mounted_is_an_error_and_a_lifetime_that_is_ignored_a_warning() {
+        let json = r#"{"volumes": [{"volume": "data", "mount_path": "/data"}], "ttl_minutes": 5, "auto_pause_interval": 7}"#;
+        let settings = settings(json).unwrap();
+        let error = settings.verify(&Sandbox::default()).unwrap_err();
+        assert!(error.to_string().contains("did not apply volumes"), "{error}");
+        let mounts = || vec![mount(&settings.plan.settings.volumes[0])];
+        let warnings = settings.verify(&Sandbox { volumes: mounts(), ..Sandbox::default() }).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("ttl_minutes") && warnings[1].contains("auto_pause_interval"));
+        let known = Sandbox {
+            volumes: mounts(),
+            auto_destroy_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            auto_pause_interval: Some(7),
+            ..Sandbox::default()
+        };
+        assert!(settings.verify(&known).unwrap().is_empty());
     }
 }
