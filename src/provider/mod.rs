@@ -2,7 +2,7 @@
 //!
 //! - [`run`]: an eval run, which creates sandboxes and sees that none is left
 //! - [`sandbox`]: a running sandbox; [`exec`] and `files` are its operations
-//! - [`containers`]: containers inside a sandbox, as sandboxes of their own
+//! - `containers`: containers inside a sandbox, as sandboxes of their own
 //! - [`images`]: images, prepared once for all samples
 //! - [`names`]: names and labels
 //! - [`settings`]: what a task asks of its sandboxes, and the create request for it

@@ -330,6 +330,8 @@ struct Abandoned<'a> {
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         self.connection.doom(self.number);
+        // the answer may have been sent and not been read; where it is still to come, its arrival kills too
+        self.connection.kill(self.number);
     }
 }
 
