@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from exchange import missing
 from local_daytona import LIMIT_SECONDS, clean_environment, command_lines, run, wait_until
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
