@@ -166,13 +166,6 @@ def test_an_image_that_cannot_be_had_stops_the_task_before_any_sandbox(images: L
     assert images.requests("POST", "/sandbox") == 0
 
 
-def test_several_services_are_refused_before_anything_is_created(images: LocalDaytona) -> None:
-    compose("services:\n  default:\n    image: python:3.12\n  other:\n    image: debian:12\n")
-    with pytest.raises(PrerequisiteError, match="more than one service"):
-        evaluate(checking("true", ""))
-    assert (images.requests("POST", SNAPSHOTS), images.requests("POST", "/sandbox")) == (0, 0)
-
-
 def test_a_dockerfile_beside_the_task_is_built_once_for_all_samples(images: LocalDaytona) -> None:
     Path("Dockerfile").write_text("ARG WHERE=/usr\nFROM python:3.12\nENV WORD=hello\nWORKDIR /usr/share\n")
     samples = [Sample(id=str(number), input="go") for number in range(5)]
