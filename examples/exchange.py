@@ -18,7 +18,7 @@ from inspect_ai.agent import react
 from inspect_ai.dataset import Sample
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import TaskState
-from inspect_ai.tool import bash, text_editor
+from inspect_ai.tool import Tool, tool
 from inspect_ai.util import SandboxEnvironmentSpec, sandbox
 
 PROJECT = Path(__file__).parent / "exchange"
@@ -36,8 +36,8 @@ fi
 """
 
 PROMPT = """\
-A web service converts amounts: `wget -q -O - 'http://web/cgi-bin/convert?amount=250&to=EUR'` from your shell. \
-A user of {name} reports:
+A web service converts amounts: `wget -q -O - 'http://web/cgi-bin/convert?amount=250&to=EUR'` from your shell. It has \
+a fault with {name}. A user reports:
 
 {report}
 
@@ -118,18 +118,18 @@ def missing() -> str | None:
 
 
 @task
-def exchange() -> Task:
-    """Repair one fault per sample."""
+def exchange(directory: Path | None = None) -> Task:
+    """Repair one fault per sample; `directory` is one that `project` made."""
     return Task(
         dataset=[_sample(fault) for fault in FAULTS.values()],
-        solver=react(tools=[bash(timeout=60), text_editor()]),
+        solver=react(tools=[shell()]),
         scorer=answers_are_right(),
-        sandbox=SandboxEnvironmentSpec("daytona", str(_project() / "compose.yaml")),
+        sandbox=SandboxEnvironmentSpec("daytona", str((directory or project()) / "compose.yaml")),
         message_limit=40,
     )
 
 
-def _project() -> Path:
+def project() -> Path:
     """The compose file and all that it builds from, with busybox, in a folder of their own."""
     directory = Path(mkdtemp(prefix="inspect-daytona-exchange-"))
     shutil.copytree(PROJECT, directory, dirs_exist_ok=True)
@@ -147,6 +147,22 @@ def _sample(fault: Fault) -> Sample:
     )
 
 
+@tool
+def shell() -> Tool:
+    """Runs commands where the agent is; its image has no bash."""
+
+    async def execute(command: str) -> str:
+        """Run a command with sh.
+
+        Args:
+            command: The command.
+        """
+        result = await sandbox().exec(["sh", "-c", command], timeout=60)
+        return result.stderr + result.stdout
+
+    return execute
+
+
 @scorer(metrics=[accuracy(), stderr()])
 def answers_are_right() -> Scorer:
     """Asks the service from where the agent is."""
@@ -155,7 +171,7 @@ def answers_are_right() -> Scorer:
         wrong = []
         for query, expected in EXPECTED.items():
             url = f"http://web/cgi-bin/convert?{query}"
-            result = await sandbox().exec(["wget", "-q", "-T", "10", "-O", "-", url], timeout=30)
+            result = await sandbox().exec(["wget", "-q", "-O", "-", url], timeout=30)
             answer = result.stdout if result.success else None
             if answer != expected:
                 wrong.append(f"{query}: expected {expected!r}, got {answer!r}")

@@ -11,6 +11,7 @@
 
 mod measure;
 mod server;
+mod services;
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,7 @@ async fn run() {
     program();
     import();
     creation(&client, server.pid()).await;
+    services::measure(&run, &client).await;
     let left = run.finish(true).await;
     assert!(left.is_empty(), "sandboxes are left: {left:?}");
 }

@@ -1,4 +1,4 @@
-"""Compose projects whose images come from this machine, so that no registry is needed, and what they need of it."""
+"""Images for compose projects, made of this machine's files, so that no registry is needed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-BUSYBOX = Path("/bin/busybox")
-PLUGINS = [
-    Path(directory) / "docker/cli-plugins/docker-compose"
-    for directory in ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
-]
+from exchange import BUSYBOX
 
-# What Inspect's checks call, and its tools: a shell, coreutils, ps, and Debian's adduser with all that it calls.
+# What the checks and the injected tools of Inspect call: a shell, coreutils, ps, tar, Debian's adduser and its needs.
 PACKAGES = [
     "adduser",
+    "base-files",
     "base-passwd",
     "bash",
     "coreutils",
     "dash",
     "grep",
+    "gzip",
+    "libc6",
     "libpam-modules",
     "libpam-runtime",
     "passwd",
@@ -31,29 +30,16 @@ PACKAGES = [
     "procps",
     "sed",
     "tar",
+    "zlib1g",
 ]
-LEFT_OUT = ("/usr/share/doc", "/usr/share/info", "/usr/share/locale", "/usr/share/man", "/usr/share/lintian")
-# Programs are linked to them by name at run time.
-LOADED = [
-    "libnss_files.so.2",
-    "libgcc_s.so.1",
-    # and Inspect's injected tools
-    "libdl.so.2",
-    "libm.so.6",
-    "libpthread.so.0",
-    "librt.so.1",
-    "libutil.so.1",
-    "libz.so.1",
-]
+LEFT_OUT = tuple(f"/usr/share/{name}" for name in ("doc", "info", "locale", "man", "lintian"))
+# Loaded by name at run time.
+LOADED = ["libgcc_s.so.1"]
 ACCOUNTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1000::/home/agent:/bin/bash\n",
     "etc/group": "root:x:0:\nshadow:x:42:\nusers:x:100:\nagent:x:1000:\n",
     "etc/shadow": "root:*:19000:0:99999:7:::\nagent:*:19000:0:99999:7:::\n",
     "etc/gshadow": "root:*::\nshadow:*::\nusers:*::\nagent:!::\n",
-    # a user of one check must be gone with its group before the next one
-    "etc/login.defs": "USERGROUPS_ENAB yes\n",
-    # Inspect takes its tools for the distribution that this names
-    "etc/os-release": 'ID=debian\nVERSION="12"\n',
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
 }
 
@@ -61,23 +47,9 @@ BUSYBOX_DOCKERFILE = """\
 FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
-RUN mkdir -m 1777 /tmp && echo 'root:x:0:0::/:/bin/sh' >/etc/passwd && echo ID=debian >/etc/os-release
+RUN mkdir -m 1777 /tmp && echo 'root:x:0:0::/:/bin/sh' >/etc/passwd
 """
 DEBIAN_DOCKERFILE = "FROM scratch\nADD root.tar /\nWORKDIR /home/agent\n"
-
-
-def missing() -> str | None:
-    """Why services cannot be run on this machine, with what to install; nothing if they can."""
-    if os.geteuid() != 0:
-        return "needs root: a Docker Engine runs in sandboxes of namespaces/root-idmap only"
-    for program, package in {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables"}.items():
-        if shutil.which(program) is None:
-            return f"needs {program}: apt-get install {package}"
-    if not any(plugin.exists() for plugin in PLUGINS):
-        return "needs Compose 2: apt-get install docker-compose (Debian 13), or .ci/docker (Debian 12)"
-    if not BUSYBOX.exists():
-        return f"needs {BUSYBOX}: apt-get install busybox-static"
-    return None
 
 
 def busybox_image(directory: Path) -> None:
@@ -121,7 +93,8 @@ def _debian_files() -> set[str]:
     """The files of the packages and the libraries that they are linked to, below the real directories."""
     listed = _lines("dpkg", "--listfiles", *PACKAGES)
     found = {path for path in listed if path.startswith("/") and not path.startswith(LEFT_OUT)}
-    found |= {str(path) for path in Path("/etc/pam.d").iterdir()}
+    # made when packages are installed, and of a package that depends on the release
+    found |= {str(path) for path in Path("/etc/pam.d").iterdir()} | {"/etc/login.defs"}
     found = {
         _real(path)
         for path in found

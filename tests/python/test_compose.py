@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from inspect_ai.tool import bash, bash_session, text_editor
 from inspect_ai.util import SandboxEnvironmentSpec, sandbox
 
 import compose_project
+from exchange import BUSYBOX, missing
 from local_daytona import LocalDaytona
 from tool_calls import evaluate, python_solver, results, scripted
 
-REASON = compose_project.missing()
+REASON = missing()
 pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=REASON or ""),
     pytest.mark.usefixtures("daytona", "empty_directory"),
@@ -39,7 +41,7 @@ services:
     volumes: ["./page:/page:ro"]
     networks: [front, back]
     healthcheck:
-      test: [CMD, busybox, wget, -q, -O, /dev/null, "http://localhost/index.html"]
+      test: [CMD, fetch, localhost]
       interval: 500ms
       retries: 60
   store:
@@ -51,8 +53,13 @@ networks:
   front: {}
   back: {internal: true}
 """
-# the static wget of some Debians crashes on a timeout of its own
-FETCH = "busybox timeout 5 busybox wget -q -O - "
+# Without a program for it: a static busybox resolves no names beside the libraries of another build.
+FETCH = """\
+#!/bin/bash
+exec 3<>"/dev/tcp/$1/80" || exit 1
+printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' >&3
+sed '1,/^\\r$/d' <&3
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +68,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("three_services")
     compose_project.debian_image(directory / "debian")
     with (directory / "debian/Dockerfile").open("a") as dockerfile:
-        dockerfile.write("COPY busybox /usr/local/bin/busybox\n")
-    (directory / "debian/busybox").write_bytes(compose_project.BUSYBOX.read_bytes())
-    (directory / "debian/busybox").chmod(0o755)
+        dockerfile.write("COPY busybox fetch /usr/local/bin/\n")
+    shutil.copy(BUSYBOX, directory / "debian/busybox")
+    (directory / "debian/fetch").write_text(FETCH)
+    (directory / "debian/fetch").chmod(0o755)
     compose_project.busybox_image(directory / "busybox")
     for name, text in {"page": "the page", "secret": "the secret"}.items():
         (directory / name).mkdir()
@@ -90,9 +98,9 @@ def in_services(project: Path, *solvers: Any, **options: Any) -> Task:
 
 def test_the_agent_reaches_the_web_service_and_not_the_store(project: Path) -> None:
     calls = scripted(
-        ("bash", {"command": f"id -un; pwd; {FETCH} http://web/"}),
-        ("bash", {"command": f"{FETCH} http://store/ 2>&1; echo status $?"}),
-        ("bash", {"command": f"{FETCH} http://$(cat store-address)/ 2>&1; echo status $?"}),
+        ("bash", {"command": "id -un; pwd; fetch web"}),
+        ("bash", {"command": "timeout 5 fetch store 2>&1; echo status $?"}),
+        ("bash", {"command": "timeout 5 fetch $(cat store-address) 2>&1; echo status $?"}),
     )
 
     async def give_the_address(state: TaskState) -> None:
@@ -105,8 +113,8 @@ def test_the_agent_reaches_the_web_service_and_not_the_store(project: Path) -> N
     assert page == "agent\n/home/agent\nthe page\n"
     for answer in (by_name, by_address):
         assert "the secret" not in answer
-        assert "status 1" in answer
-    assert "bad address" in by_name
+        assert "status 0" not in answer
+    assert "name resolution" in by_name or "not known" in by_name
 
 
 def test_the_internal_network_ends_at_its_services(project: Path) -> None:
@@ -117,16 +125,19 @@ def test_the_internal_network_ends_at_its_services(project: Path) -> None:
             result = await sandbox(service).exec(["sh", "-c", f"{script} 2>&1; echo status $?"], timeout=30)
             return result.stdout
 
-        seen["web to store"] = await said("web", f"{FETCH} http://store/")
-        seen["store to web"] = await said("store", f"{FETCH} http://web/")
-        front = (await sandbox("default").exec(["busybox", "hostname", "-i"])).stdout.strip()
-        seen["store to default"] = await said("store", f"ping -c 1 -W 2 {front}")
+        seen["web to store"] = await said("web", "fetch store")
+        seen["store to web"] = await said("store", "timeout 5 wget -q -O - http://web/")
+        # only `web` is on both networks, so what lies beyond the internal one is there and answers
+        beyond = (await sandbox("default").exec(["busybox", "hostname", "-i"])).stdout.strip()
+        seen["web to default"] = await said("web", f"busybox ping -c 1 -W 5 {beyond}")
+        seen["store to default"] = await said("store", f"ping -c 1 -W 2 {beyond}")
 
     log = evaluate(in_services(project, python_solver(action)))
     assert log.status == "success", log.error and log.error.message
     assert seen["web to store"] == "the secret\nstatus 0\n"
     assert seen["store to web"] == "the page\nstatus 0\n"
-    assert "status 1" in seen["store to default"]
+    assert seen["web to default"].endswith("status 0\n")
+    assert seen["store to default"].endswith("100% packet loss\nstatus 1\n")
 
 
 @scorer(metrics=[accuracy()])
@@ -135,7 +146,7 @@ def page_is(expected: str) -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         stored = await sandbox("web").read_file("/tmp/noted")  # noqa: S108 - of the container
-        served = await sandbox().exec(["sh", "-c", f"{FETCH} http://web/"])
+        served = await sandbox().exec(["fetch", "web"])
         right = stored == served.stdout == expected
         return Score(value=CORRECT if right else INCORRECT, answer=stored, explanation=served.stderr)
 
@@ -177,7 +188,7 @@ def test_the_text_editor_works_in_a_service(project: Path) -> None:
     calls = scripted(
         ("text_editor", {"command": "create", "path": path, "file_text": "one\ntwo\n"}),
         ("text_editor", {"command": "str_replace", "path": path, "old_str": "two", "new_str": "zwei ☕"}),
-        ("bash", {"command": f"cat {path}; stat -c %U {path}; uname -n"}),
+        ("bash", {"command": f"cat {path}; stat -c %U {path}"}),
         ("text_editor", {"command": "undo_edit", "path": path}),
         ("text_editor", {"command": "view", "path": path}),
     )
@@ -192,7 +203,7 @@ def test_a_bash_session_works_in_a_service(project: Path) -> None:
         ("bash_session", {"action": "type_submit", "input": "cd /tmp && KEPT=sake"}),
         (
             "bash_session",
-            {"action": "type_submit", "input": f"echo for-$KEPT in $PWD; id -un; {FETCH} http://web/"},
+            {"action": "type_submit", "input": "echo for-$KEPT in $PWD; id -un; fetch web"},
         ),
         ("bash_session", {"action": "type_submit", "input": "sleep 600; echo not-$((40 + 2))"}),
         ("bash_session", {"action": "interrupt"}),
@@ -213,8 +224,10 @@ def test_injected_tools_work_in_a_service_that_is_not_the_default_one(project: P
     async def action(state: TaskState) -> None:
         process = await sandbox("web").exec_remote(["sh", "-c", "uname -n; exit 4"], stream=False)
         seen["remote"] = (process.returncode, process.stdout)
-        seen["host"] = (await sandbox("web").exec(["uname", "-n"])).stdout
+        for service in ("web", "default"):
+            seen[service] = (await sandbox(service).exec(["uname", "-n"])).stdout
 
     log = evaluate(in_services(project, python_solver(action)))
     assert log.status == "success", log.error and log.error.message
-    assert seen["remote"] == (4, seen["host"])
+    assert seen["remote"] == (4, seen["web"])
+    assert seen["web"] != seen["default"]

@@ -9,10 +9,11 @@ from inspect_ai.util import SandboxEnvironment
 from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 import compose_project
+from exchange import missing
 from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
 
-REASON = compose_project.missing()
+REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 COMPOSE = """\
@@ -123,8 +124,10 @@ async def test_another_user_gets_no_more_than_the_container_may_have(services: S
 async def test_a_command_is_in_the_containers_namespaces_and_control_groups(
     services: Services, service: str
 ) -> None:
-    names = "cgroup ipc mnt net pid user uts"
-    script = f"for name in {names}; do readlink /proc/$0/ns/$name || exit 1; done; cat /proc/$0/cgroup"
+    script = (
+        "for name in cgroup ipc mnt net pid user uts; do readlink /proc/$0/ns/$name || exit 1; done; "
+        "cat /proc/$0/cgroup"
+    )
     own = await said(services[service], "sh", "-c", script, "self")
     assert own == await said(services[service], "sh", "-c", script, "1")
     assert len(own.splitlines()) > 7

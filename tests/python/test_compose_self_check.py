@@ -13,10 +13,11 @@ from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403 - the checks are what pytest collects here
 
 import compose_project
+from exchange import missing
 from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
 
-REASON = compose_project.missing()
+REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 ROOT_MAY_WRITE = "root writes to read-only files: the kernel's rule (CAP_DAC_OVERRIDE), not the provider's"
