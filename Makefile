@@ -20,7 +20,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/installed ## run an eval in local sandboxes: no account, no network
+demo: $(VENV)/installed ## run evals in local sandboxes: no account, no network
 	@$(BIN)/python examples/demo.py
 
 test: test-rust test-python ## run all tests

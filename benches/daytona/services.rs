@@ -99,10 +99,10 @@ async fn exec(service: &Sandbox, client: &Client) {
     }
     let ours = Spread::of(ours);
     println!("exec of true in a service            {ours}");
-    for (what, times) in ["docker compose exec -T", "docker exec           "].into_iter().zip(theirs) {
+    for (what, times) in ["docker compose exec -T", "docker exec"].into_iter().zip(theirs) {
         let times = Spread::of(times);
-        println!("  {what}, same machine {times}");
-        println!("  that many times as long            {:.1}", times.median() / ours.median());
+        println!("  {what:35}{times}");
+        println!("  ratio of the medians               {:.1}", times.median() / ours.median());
     }
 }
 

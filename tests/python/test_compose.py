@@ -30,13 +30,15 @@ COMPOSE = """\
 services:
   default:
     build: debian
+    image: debian-of-this-machine
     user: agent
     command: sleep infinity
     networks: [front]
     depends_on:
       web: {condition: service_healthy}
   web:
-    build: debian
+    image: debian-of-this-machine
+    pull_policy: never
     command: sh -c 'sleep 1; exec busybox httpd -f -p 80 -h /page'
     volumes: ["./page:/page:ro"]
     networks: [front, back]
