@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::compose::{self, Failure, Project};
 use super::images::{self, Images, Prepared};
@@ -25,6 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long one delete tries: a sandbox in transition refuses it for a while, and a rate limit for a minute.
 pub(super) const DELETE_PATIENCE: Duration = Duration::from_secs(150);
+/// What a delete may take beyond that, for its last request.
+const MARGIN: Duration = Duration::from_secs(90);
 /// How long what a lost create request made may stay invisible.
 const INVISIBLE: Duration = Duration::from_secs(10);
 /// What a build with the sandbox may take, beyond the time that any start may take.
@@ -339,10 +341,14 @@ impl Run {
     async fn delete_here(&self, name: &str) -> Result<()> {
         let Some(entry) = self.0.registry.get(name) else { return Ok(()) };
         if entry.phase == Phase::Deleting {
-            self.0
+            let ended = self
+                .0
                 .registry
-                .wait_until(|entries| entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting))
-                .await;
+                .wait_until(|entries| entries.get(name).is_none_or(|entry| entry.phase != Phase::Deleting));
+            if timeout(DELETE_PATIENCE + MARGIN, ended).await.is_err() {
+                let message = "its deletion, which began elsewhere, never ended";
+                return Err(Error::new(ErrorKind::DeadlineExceeded, message).with_sandbox(name));
+            }
             return match self.0.registry.get(name).map(|entry| entry.phase) {
                 Some(Phase::Left(reason)) => {
                     Err(Error::new(ErrorKind::Unexpected, reason).with_sandbox(name))

@@ -1,7 +1,7 @@
 //! The project as the sandbox gets it: the compose file with the sandbox's paths, and one archive of the files behind
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,9 +35,14 @@ pub(in crate::provider) struct Project {
     unconfined: Vec<String>,
 }
 
-/// The projects that this process read, by what their configuration says. The lock is held while one is read.
+/// How many projects are kept. Where a sample's metadata is part of the configuration there is one for each sample, and
+/// an archive may be large.
+const MOST: usize = 16;
+
+/// The projects that this process read lately, by what their configuration says; the one that was used last is in front.
+/// A project's lock is held while it is read.
 #[derive(Debug, Default)]
-pub(in crate::provider) struct Projects(Mutex<HashMap<String, Slot>>);
+pub(in crate::provider) struct Projects(Mutex<VecDeque<(String, Slot)>>);
 
 type Slot = Arc<tokio::sync::Mutex<Option<Arc<Project>>>>;
 
@@ -51,10 +56,7 @@ impl Projects {
     pub(in crate::provider) async fn read(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
         let key = serde_json::to_string(plan)
             .map_err(|error| unexpected("the compose file has no JSON").with_source(error))?;
-        let slot = {
-            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(slots.entry(key).or_default())
-        };
+        let slot = self.slot(key);
         let mut slot = slot.lock().await;
         if let (Some(project), false) = (&*slot, fresh) {
             return Ok(Arc::clone(project));
@@ -68,6 +70,16 @@ impl Projects {
         let project = Arc::new(project);
         *slot = Some(Arc::clone(&project));
         Ok(project)
+    }
+
+    fn slot(&self, key: String) -> Slot {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slots.iter().position(|(known, _)| *known == key).and_then(|index| slots.remove(index));
+        let slot = known.map(|(_, slot)| slot).unwrap_or_default();
+        slots.push_front((key, Arc::clone(&slot)));
+        // whoever still uses one that goes keeps it
+        slots.truncate(MOST);
+        slot
     }
 }
 

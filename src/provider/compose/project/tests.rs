@@ -2,13 +2,17 @@ use super::*;
 use crate::config::{Context, Document, Plan, Source};
 
 fn read(directory: &Path, compose: &str) -> Result<Project> {
+    Project::read(&plan(directory, compose)?)
+}
+
+fn plan(directory: &Path, compose: &str) -> Result<ComposeProject> {
     let file = directory.join("compose.yaml");
     std::fs::write(&file, compose).unwrap();
     let metadata = BTreeMap::new();
     let context = Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
     let document = Document::read(&Source::from_path(file).unwrap(), &context)?;
     let Plan::Multi(plan) = document.plan(&context)? else { panic!("several services") };
-    Project::read(&plan)
+    Ok(*plan)
 }
 
 fn names(project: &Project) -> Vec<String> {
@@ -144,4 +148,27 @@ fn a_secret_without_its_file_is_named() {
     )
     .unwrap_err();
     assert!(error.message().contains("gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_project_is_read_once_and_only_the_last_ones_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::write(&data, "first").unwrap();
+    let plan = |image: usize| {
+        let compose =
+            format!("services: {{a: {{image: 'a:{image}', volumes: ['./data:/d']}}, b: {{image: 'b:1'}}}}\n");
+        plan(directory.path(), &compose).unwrap()
+    };
+    let projects = Projects::default();
+    let first = projects.read(&plan(0), false).await.unwrap();
+    std::fs::write(&data, "second").unwrap();
+    assert!(Arc::ptr_eq(&first, &projects.read(&plan(0), false).await.unwrap()));
+    let fresh = projects.read(&plan(0), true).await.unwrap();
+    assert_ne!(first.archive, fresh.archive);
+    for image in 1..=MOST {
+        projects.read(&plan(image), false).await.unwrap();
+    }
+    assert_eq!(projects.0.lock().unwrap().len(), MOST);
+    assert!(!Arc::ptr_eq(&fresh, &projects.read(&plan(0), false).await.unwrap()), "it was the oldest");
 }
