@@ -18,6 +18,8 @@ pub(super) struct Pump {
     pending: Vec<u8>,
     /// How much of that was passed on.
     passed: usize,
+    /// Whether the other end sends no more, which the sandbox has yet to be told.
+    ending: bool,
 }
 
 /// A socket that accepts the one connection which `flow` is about to open.
@@ -33,7 +35,7 @@ pub(super) fn socket(flow: Flow) -> Option<Socket<'static>> {
 
 impl Pump {
     pub(super) fn new(relay: Relay) -> Self {
-        Self { relay, pending: Vec::new(), passed: 0 }
+        Self { relay, pending: Vec::new(), passed: 0, ending: false }
     }
 
     /// Ends the inner half, of which the outer one may not yet have all: that is left to one of `tasks`.
@@ -93,9 +95,18 @@ impl Pump {
                 }
                 continue;
             }
+            if self.ending {
+                // closed before the sandbox has confirmed, smoltcp forgets that its SYN was not yet acknowledged,
+                // and from then on the two ends count differently
+                if socket.state() != State::SynReceived {
+                    self.ending = false;
+                    socket.close();
+                }
+                return;
+            }
             match self.relay.down.try_recv() {
                 Ok(Said::Bytes(bytes)) => (self.pending, self.passed) = (bytes, 0),
-                Ok(Said::End) => socket.close(),
+                Ok(Said::End) => self.ending = true,
                 Ok(Said::Broken) => socket.abort(),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
