@@ -101,6 +101,9 @@ pub struct Snapshot {
     /// What it was built from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_info: Option<BuildInfo>,
+    /// The class of the sandboxes that start from it. Absent from answers of old servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_class: Option<String>,
 }
 
 /// `POST /snapshots`.
@@ -136,6 +139,9 @@ pub struct CreateSnapshot {
     /// Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_id: Option<String>,
+    /// The class of the sandboxes that start from it; the server's default is `container`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_class: Option<String>,
 }
 
 /// A page of `GET /snapshots`.

@@ -1,6 +1,6 @@
 //! A whole compose file: which services run, which is the default, and `x-daytona` laid over them.
 
-use super::extension::{self, XDaytona};
+use super::extension::{self, VIRTUAL_MACHINE, XDaytona};
 use super::keys::TOP;
 use super::model;
 use super::node::{Entry, Mapping, Node, Value};
@@ -79,7 +79,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
                 default,
                 local_paths: local,
                 environment: settings.env_vars.clone(),
-                snapshot: settings.snapshot.clone().unwrap_or_else(|| snapshot_name(&resources)),
+                snapshot: settings.snapshot.clone().unwrap_or_else(|| snapshot_name(&resources, &settings)),
                 snapshot_is_given: settings.snapshot.is_some(),
                 resources,
                 services: read,
@@ -179,6 +179,14 @@ pub(crate) fn alone(node: &Node) -> Read<SandboxPlan> {
         )
         .hint("Use a compose file with `image`, or a `snapshot` that has them"));
     }
+    if image == ImageSource::Default && settings.is_virtual_machine() {
+        let entry = node.mapping("x-daytona")?.entry("class");
+        return Err(Problem::at(
+            entry.map_or(&node.place, |entry| &entry.place),
+            "the default snapshot is a container's, so the class linux-vm needs an image",
+        )
+        .hint("Use a compose file with `image`, or a `snapshot` of that class"));
+    }
     let service = Service { name: "default".to_owned(), image, ..Service::default() };
     Ok(SandboxPlan { service: laid_over(service, &settings), settings, warnings: Vec::new() })
 }
@@ -265,8 +273,20 @@ fn overlay(under: Resources, over: &Resources) -> Resources {
     }
 }
 
-/// The name of the snapshot that sandboxes with these resources share.
-fn snapshot_name(resources: &Resources) -> String {
+/// The name of the snapshot that sandboxes with these resources share; what is not in the usual name is appended to it.
+fn snapshot_name(resources: &Resources, settings: &XDaytona) -> String {
     let part = |value: Option<u32>| value.unwrap_or(0);
-    format!("inspect-dind-{}cpu-{}gb-{}gpu", part(resources.cpu), part(resources.memory), part(resources.gpu))
+    let mut name = format!(
+        "inspect-dind-{}cpu-{}gb-{}gpu",
+        part(resources.cpu),
+        part(resources.memory),
+        part(resources.gpu)
+    );
+    let disk = resources.disk.map(|disk| format!("{disk}gb-disk"));
+    let class = settings.is_virtual_machine().then(|| VIRTUAL_MACHINE.to_owned());
+    for more in resources.gpu_types.iter().cloned().chain(disk).chain(class) {
+        name.push('-');
+        name.push_str(&more);
+    }
+    name
 }

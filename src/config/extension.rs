@@ -63,6 +63,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("volumes", "list", "none"),
 ];
 
+/// The class of sandboxes that have a kernel of their own.
+pub(crate) const VIRTUAL_MACHINE: &str = "linux-vm";
+
 /// The settings of `x-daytona`, checked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct XDaytona {
@@ -129,6 +132,13 @@ pub struct XDaytona {
     /// The platform's volumes to mount.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<PlatformVolume>,
+}
+
+impl XDaytona {
+    /// Whether it asks for a machine with a kernel of its own.
+    pub(crate) fn is_virtual_machine(&self) -> bool {
+        self.class.as_deref() == Some(VIRTUAL_MACHINE)
+    }
 }
 
 impl Default for XDaytona {
@@ -209,7 +219,7 @@ fn set(settings: &mut XDaytona, key: &str, node: &Node) -> Read<()> {
         "resources" => resources(node, &mut settings.resources)?,
         "disk" => put(&mut settings.resources.disk, Some(node.integer(key, 1, 1_000_000)?), node, key)?,
         "gpu_type" => put(&mut settings.resources.gpu_types, node.texts(key)?, node, key)?,
-        "class" => settings.class = one_of(node, key, &["container", "linux-vm"])?,
+        "class" => settings.class = one_of(node, key, &["container", VIRTUAL_MACHINE])?,
         "target" => settings.target = name()?,
         "env_vars" => settings.env_vars = Variables(text_map(node, key)?),
         "labels" => settings.labels = labels(node)?,
@@ -303,6 +313,12 @@ fn check(settings: &XDaytona, mapping: &Mapping) -> Read<()> {
     }
     if settings.ephemeral && settings.auto_delete_interval.is_some_and(|minutes| minutes != 0) {
         at("auto_delete_interval", "an ephemeral sandbox is deleted when it stops, not later")?;
+    }
+    if settings.is_virtual_machine() && !settings.prepare {
+        at(
+            "prepare",
+            "the class linux-vm needs an image that is prepared: the platform builds only containers with each sandbox",
+        )?;
     }
     if settings.snapshot.is_some() && settings.resources != Resources::default() {
         let message = "a snapshot brings its own resources, so `snapshot` and `resources` exclude each other";

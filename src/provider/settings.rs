@@ -65,9 +65,9 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming what is wrong, or [`ErrorKind::Unsupported`] what this version cannot do.
+    /// [`ErrorKind::InvalidConfig`] naming what is wrong.
     pub fn from_json(json: &str) -> Result<Self> {
-        read_request(json, &own_environment, |document, context| Self::from_plan(document.plan(context)?))
+        read_request(json, &own_environment, |document, context| Ok(Self::from_plan(document.plan(context)?)))
     }
 
     /// The variables named `SAMPLE_METADATA_…` that change what must be prepared for this sample, with their values: what
@@ -83,19 +83,12 @@ impl Settings {
     }
 
     /// Takes a plan.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unsupported`] if it asks for what this version cannot do.
-    pub fn from_plan(plan: Plan) -> Result<Self> {
+    pub fn from_plan(plan: Plan) -> Self {
         let (plan, project) = match plan {
             Plan::Single(plan) => (*plan, None),
             Plan::Multi(project) => (machine(&project), Some(Arc::from(project))),
         };
-        if let Some(class) = plan.settings.class.as_deref().filter(|class| *class != "container") {
-            return Err(unsupported(&format!("the class {class}")));
-        }
-        Ok(Self { plan, project })
+        Self { plan, project }
     }
 
     /// The services that run in the sandbox, where there are several.
@@ -130,6 +123,11 @@ impl Settings {
     /// The user's labels.
     pub(super) fn labels(&self) -> &BTreeMap<String, String> {
         &self.plan.settings.labels
+    }
+
+    /// The class that sandboxes must have, where the task says so.
+    fn class(&self) -> Option<&str> {
+        self.plan.settings.class.as_deref()
     }
 
     /// Minutes that a sandbox outlives this process by.
@@ -168,7 +166,7 @@ impl Settings {
             }
         }
         if let ImageSource::Snapshot(name) = &self.plan.service.image {
-            check_snapshot(client, name).await?;
+            check_snapshot(client, name, self.class()).await?;
         }
         Ok(warnings)
     }
@@ -227,7 +225,7 @@ impl Settings {
 }
 
 /// Checks that a snapshot can be started from.
-async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
+async fn check_snapshot(client: &Client, name: &str, class: Option<&str>) -> Result<()> {
     let snapshot = match client.snapshots().get(name).await {
         Ok(snapshot) => snapshot,
         // a key may be allowed to use snapshots and not to read them; the create request tells then
@@ -239,6 +237,13 @@ async fn check_snapshot(client: &Client, name: &str) -> Result<()> {
         }
         Err(error) => return Err(error),
     };
+    if let (Some(asked), Some(found)) = (class, snapshot.sandbox_class.as_deref())
+        && asked != found
+    {
+        let message = format!("the snapshot {name} is of the class {found}, and the task asks for {asked}");
+        return Err(Error::new(ErrorKind::InvalidConfig, message)
+            .with_hint("Change `class` in x-daytona, or name a snapshot of that class"));
+    }
     let state = match snapshot.state {
         SnapshotState::Error | SnapshotState::BuildFailed => "failed to build",
         SnapshotState::Removing => "is being removed",
@@ -303,14 +308,6 @@ fn machine(project: &ComposeProject) -> SandboxPlan {
         settings,
         warnings: project.warnings.clone(),
     }
-}
-
-fn unsupported(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("the configuration asks for {what}, which this version of inspect-daytona cannot do yet"),
-    )
-    .with_hint("Nothing was created")
 }
 
 #[cfg(test)]

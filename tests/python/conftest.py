@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 from inspect_daytona import DaytonaSandboxEnvironment
+from exchange import missing
 from local_daytona import LocalDaytona, serve
+
+# Set by `.ci/run`, which installs what tests may lack: then none of them is skipped for it.
+EXPECTS_DOCKER = os.environ.get("INSPECT_DAYTONA_TESTS_EXPECT") == "docker"
 
 # The tests must not meet an account, nor spend on it.
 for variable in list(os.environ):
@@ -19,6 +24,15 @@ for variable in list(os.environ):
 
 # One backend per process: Inspect keeps locks that belong to the first one. `make test` runs both.
 BACKEND = os.environ.setdefault("INSPECT_ASYNC_BACKEND", "asyncio")
+
+
+def pytest_sessionstart() -> None:
+    reason = missing() if EXPECTS_DOCKER else None
+    if EXPECTS_DOCKER and reason is None:
+        answer = subprocess.run(["docker", "version"], capture_output=True, check=False, text=True)
+        reason = answer.stderr if answer.returncode else None
+    if reason is not None:
+        pytest.exit(f"the tests are to run with a Docker Engine and Compose, but: {reason}", returncode=1)
 
 
 def pytest_report_header() -> str:

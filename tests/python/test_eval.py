@@ -230,13 +230,13 @@ def refusal(directory: Path, file: str, text: str) -> str:
     return str(raised.value.message)
 
 
-def test_what_this_version_cannot_do_is_refused_before_anything_is_created(
+def test_a_class_that_the_server_has_not_is_refused_before_any_sandbox_is_created(
     daytona: LocalDaytona, empty_directory: Path
 ) -> None:
-    service = "services:\n  a:\n    image: a\nx-daytona:\n  class: linux-vm\n"
+    service = "services:\n  a:\n    image: a:1\nx-daytona:\n  class: linux-vm\n"
     message = refusal(empty_directory, "compose.yaml", service)
-    assert "class" in message
-    assert "Nothing was created" in message
+    assert "sandbox class linux-vm" in message
+    assert "local Daytona has containers only" in message
     assert daytona.requests("POST", "/api/sandbox") == 0
 
 

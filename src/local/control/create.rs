@@ -140,7 +140,7 @@ impl Control {
             auto_pause_interval: Some(0),
             auto_archive_interval: Some(archive),
             auto_delete_interval: Some(request.auto_delete_interval.unwrap_or(-1)),
-            sandbox_class: Some("container".to_owned()),
+            sandbox_class: Some(super::snapshots::CLASS.to_owned()),
             daemon_version: Some(super::error::API_VERSION.to_owned()),
             runner_id: Some(self.runner.clone()),
             toolbox_proxy_url: Some(self.toolbox_url()),

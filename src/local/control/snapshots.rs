@@ -14,6 +14,8 @@ use crate::api::snapshot::{CreateSnapshot, Snapshot, SnapshotState};
 
 /// The snapshot used where a create request names none, as in Daytona's own compose file.
 pub(super) const DEFAULT: &str = "daytonaio/sandbox:0.5.0-slim";
+/// The class of every sandbox here.
+pub(super) const CLASS: &str = "container";
 /// A snapshot cannot be activated sooner than this after it was deactivated.
 const REACTIVATION_PAUSE: Duration = Duration::from_secs(600);
 
@@ -75,6 +77,7 @@ impl Snapshots {
             updated_at: timestamp::format(now),
             last_used_at: None,
             build_info: request.build_info.map(|build| described(build, now)),
+            sandbox_class: Some(CLASS.to_owned()),
         }
     }
 
@@ -90,6 +93,16 @@ impl Snapshots {
         let source = source(&request, images)?;
         if request.gpu.is_some_and(|gpu| gpu > 0) {
             return Err(ApiError::bad_request("No runners available with a GPU"));
+        }
+        if let Some(class) = request.sandbox_class.as_deref().filter(|class| *class != CLASS) {
+            let known = ["linux-vm", "android", "windows"];
+            return Err(ApiError::bad_request(if known.contains(&class) {
+                format!("No runners available for sandbox class {class}: a local Daytona has containers only")
+            } else {
+                format!(
+                    "sandboxClass must be one of the following values: linux-vm, {CLASS}, android, windows"
+                )
+            }));
         }
         if self.entries.values().any(|entry| !entry.snapshot.general && entry.snapshot.name == request.name) {
             let message =

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
 use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ComposeProject, ImageSource, RealFiles, Resources, SandboxPlan};
+use crate::config::{Build, ComposeProject, ImageSource, RealFiles, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::compose::{Project, Projects};
 
@@ -85,7 +85,7 @@ impl Images {
             image => image,
         };
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
-        let what = (image, &plan.service.resources, &region, plan.settings.prepare);
+        let what = (image, &plan.service.resources, &region, &plan.settings.class, plan.settings.prepare);
         let key = serde_json::to_string(&what).map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the image's configuration has no JSON").with_source(error)
         })?;
@@ -99,7 +99,7 @@ impl Images {
             tracing::warn!("{note}");
         }
         let prepared = if plan.settings.prepare {
-            let request = request(&recipe, &plan.service.resources, region)?;
+            let request = request(&recipe, plan, region)?;
             self.snapshot(client, &request, recipe.entries, progress).await?;
             Prepared::Snapshot(request.name)
         } else {
@@ -120,8 +120,8 @@ impl Images {
         self.0.projects.read(plan, fresh).await
     }
 
-    /// The snapshot `name` of `image`, made unless it exists; where the account has no room for it or the key may not
-    /// make it, the image with each sandbox.
+    /// The snapshot `name` of `image`, made unless it exists; where the task asks for it, the account has no room for it or
+    /// the key may not make it, the image with each sandbox.
     ///
     /// # Errors
     ///
@@ -134,21 +134,26 @@ impl Images {
         image: &str,
         progress: &Progress<'_>,
     ) -> Result<Prepared> {
+        if !plan.settings.prepare {
+            return Ok(Prepared::Build(from(image)));
+        }
         let slot = entry(&self.0.prepared, &format!("snapshot {name}"));
         let mut slot = slot.lock().await;
         if let Some(prepared) = &*slot {
             return Ok(prepared.clone());
         }
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
-        let mut request = request(&of_image(image)?, &plan.service.resources, region)?;
+        let mut request = request(&of_image(image)?, plan, region)?;
         name.clone_into(&mut request.name);
         let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
             Ok(()) => Prepared::Snapshot(request.name),
             Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
-                ) =>
+                // a class is a snapshot's alone
+                if plan.settings.class.is_none()
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
+                    ) =>
             {
                 tracing::warn!(
                     "the snapshot {name} cannot be made, so each sandbox starts from the image {image}, which takes \
@@ -181,7 +186,7 @@ impl Images {
         }
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
         let recipe = recipe(client, &plan.service.image).await?;
-        let name = request(&recipe, &plan.service.resources, region)?.name;
+        let name = request(&recipe, plan, region)?.name;
         match client.snapshots().find(&name).await?.map(|found| found.state) {
             Some(SnapshotState::Active | SnapshotState::Inactive) => Ok(()),
             Some(_) => missing(format!("the snapshot {name} of the Dockerfile and its files is not ready")),
@@ -256,7 +261,8 @@ fn entry<T: Default>(map: &Mutex<HashMap<String, Arc<T>>>, key: &str) -> Arc<T> 
 }
 
 /// The request for the snapshot, named by a hash of all the rest of it.
-fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Result<CreateSnapshot> {
+fn request(recipe: &Recipe, plan: &SandboxPlan, region: Option<String>) -> Result<CreateSnapshot> {
+    let resources = &plan.service.resources;
     let gpu_type = match resources.gpu_types.as_slice() {
         [_, _, ..] => {
             return Err(Error::new(
@@ -279,6 +285,7 @@ fn request(recipe: &Recipe, resources: &Resources, region: Option<String>) -> Re
         memory: resources.memory,
         disk: resources.disk,
         region_id: region,
+        sandbox_class: plan.settings.class.clone(),
     };
     let text = serde_json::to_vec(&request).map_err(|error| {
         Error::new(ErrorKind::Unexpected, "the snapshot's request has no JSON").with_source(error)
@@ -373,21 +380,30 @@ fn of_build(build: &Build) -> Result<Recipe> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Resources, Service, XDaytona};
 
-    fn name(image: &str, resources: &Resources, region: Option<&str>) -> String {
-        request(&of_image(image).unwrap(), resources, region.map(str::to_owned)).unwrap().name
+    fn plan(resources: Resources) -> SandboxPlan {
+        let service = Service { resources, ..Service::default() };
+        SandboxPlan { service, settings: XDaytona::default(), warnings: Vec::new() }
+    }
+
+    fn name(image: &str, plan: &SandboxPlan, region: Option<&str>) -> String {
+        request(&of_image(image).unwrap(), plan, region.map(str::to_owned)).unwrap().name
     }
 
     #[test]
-    fn a_name_tells_image_resources_and_region_apart() {
-        let none = Resources::default();
-        let large = Resources { memory: Some(8), ..Resources::default() };
+    fn a_name_tells_image_resources_class_and_region_apart() {
+        let none = plan(Resources::default());
+        let large = plan(Resources { memory: Some(8), ..Resources::default() });
+        let mut machine = none.clone();
+        machine.settings.class = Some("linux-vm".to_owned());
         let first = name("python:3.12", &none, None);
         assert_eq!(first, name("python:3.12", &none, None));
         assert!(first.strip_prefix("inspect-").is_some_and(|hash| hash.len() == 32), "{first}");
         for other in [
             name("python:3.13", &none, None),
             name("python:3.12", &large, None),
+            name("python:3.12", &machine, None),
             name("python:3.12", &none, Some("eu")),
         ] {
             assert_ne!(first, other);
@@ -415,7 +431,7 @@ mod tests {
             gpu_types: vec!["a".to_owned(), "b".to_owned()],
             ..Resources::default()
         };
-        let error = request(&of_image("a:1").unwrap(), &resources, None).unwrap_err();
+        let error = request(&of_image("a:1").unwrap(), &plan(resources), None).unwrap_err();
         assert!(error.to_string().contains("prepare: false"), "{error}");
     }
 }

@@ -85,7 +85,7 @@ impl Ensuring<'_> {
             (self.progress)(&format!("Snapshot {}: {}", snapshot.name, word(snapshot.state)));
         }
         match snapshot.state {
-            SnapshotState::Active => return Ok(true),
+            SnapshotState::Active => return self.check_class(&snapshot).map(|()| true),
             SnapshotState::Inactive => self.activate(&snapshot).await?,
             SnapshotState::Error | SnapshotState::BuildFailed => self.failed(&snapshot).await?,
             SnapshotState::Building
@@ -98,12 +98,25 @@ impl Ensuring<'_> {
         Ok(false)
     }
 
+    /// Whether it is of the class that was asked for, as far as it tells.
+    fn check_class(&self, snapshot: &Snapshot) -> Result<()> {
+        match (&self.request.sandbox_class, &snapshot.sandbox_class) {
+            (Some(asked), Some(got)) if asked != got => {
+                let message = format!("the snapshot {} is of the class {got}, not {asked}", snapshot.name);
+                Err(Error::new(ErrorKind::Unsupported, message)
+                    .with_hint("Use a server that supports `class`, or remove it from x-daytona"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn create(&mut self) -> Result<bool> {
         match self.client.snapshots().create(self.request).await {
             Ok(snapshot) => {
                 self.made = true;
                 self.state = Some(snapshot.state);
                 (self.progress)(&format!("Snapshot {}: created", snapshot.name));
+                self.check_class(&snapshot)?;
                 Ok(snapshot.state == SnapshotState::Active)
             }
             // another process was first, or the old one is not quite gone

@@ -26,7 +26,7 @@ impl Settings {
             public: settings.public.then_some(true),
             target: settings.target.clone(),
             auto_stop_interval: Some(i64::from(settings.auto_stop_interval)),
-            auto_pause_interval: settings.auto_pause_interval.map(i64::from),
+            auto_pause_interval: self.auto_pause_interval(),
             auto_archive_interval: Some(i64::from(settings.auto_archive_interval)),
             auto_delete_interval: if settings.ephemeral { Some(0) } else { settings.auto_delete_interval },
             ttl_minutes: Some(i64::from(self.ttl_minutes())),
@@ -71,6 +71,14 @@ impl Settings {
         request
     }
 
+    /// The platform pauses virtual machines after an hour without requests unless it is told not to; a model may think
+    /// for longer.
+    fn auto_pause_interval(&self) -> Option<i64> {
+        let settings = &self.plan.settings;
+        let never = (settings.is_virtual_machine() && !settings.ephemeral).then_some(0);
+        settings.auto_pause_interval.map(i64::from).or(never)
+    }
+
     /// Checks that a sandbox came out as it was asked for, where it tells: servers drop fields that they do not know
     /// without a word. Returns what has no effect and harms nobody but the account.
     ///
@@ -91,6 +99,13 @@ impl Settings {
         };
         if let Some(missing) = missing {
             return Err(not_applied(created, missing, "would not be confined as the task asks"));
+        }
+        if let Some(class) = settings.class.as_deref() {
+            // servers that do not know classes have containers only
+            let got = created.sandbox_class.as_deref().unwrap_or("container");
+            if got != class {
+                return Err(not_applied(created, "class", &format!("is a {got} and not a {class}")));
+            }
         }
         // by their paths: the answer names volumes by id, whatever they were asked for by
         let is_mounted = |path: &str| created.volumes.iter().any(|mount| mount.mount_path == path);
@@ -184,6 +199,22 @@ mod tests {
         let answer = Some("192.168.0.0/16, 10.0.0.0/8".to_owned());
         assert!(listed.verify(&Sandbox { network_allow_list: answer, ..Sandbox::default() }).is_ok());
         assert!(listed.verify(&Sandbox::default()).is_err());
+    }
+
+    #[test]
+    fn a_class_that_the_sandbox_has_not_is_an_error_and_a_virtual_machine_does_not_pause_by_itself() {
+        let machine = settings(r#"{"class": "linux-vm", "snapshot": "s"}"#).unwrap();
+        let of = |class: &str| Sandbox { sandbox_class: Some(class.to_owned()), ..Sandbox::default() };
+        assert!(machine.verify(&of("linux-vm")).unwrap().is_empty());
+        for other in [of("container"), Sandbox::default()] {
+            let error = machine.verify(&other).unwrap_err().to_string();
+            assert!(error.contains("did not apply class") && error.contains("not a linux-vm"), "{error}");
+        }
+        let container = settings(r#"{"class": "container"}"#).unwrap();
+        assert!(container.verify(&Sandbox::default()).is_ok());
+        assert!(container.verify(&of("linux-vm")).is_err());
+        assert_eq!(request(r#"{"class": "linux-vm", "snapshot": "s"}"#).auto_pause_interval, Some(0));
+        assert_eq!(request("{}").auto_pause_interval, None);
     }
 
     #[test]

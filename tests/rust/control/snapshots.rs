@@ -86,6 +86,22 @@ async fn requests_for_snapshots_are_checked() {
 }
 
 #[tokio::test]
+async fn containers_are_the_only_class_and_others_are_refused() {
+    let (daytona, _) = daytona().await;
+    let request =
+        |name: &str, class: &str| json!({"name": name, "imageName": "python:3.12", "sandboxClass": class});
+    let snapshot = daytona.post("/api/snapshots", request("a", "container")).await.expect(200);
+    assert_eq!(snapshot["sandboxClass"], "container");
+    let sandbox = daytona.post("/api/sandbox", json!({"snapshot": "a"})).await.expect(200);
+    assert_eq!(sandbox["sandboxClass"], "container");
+    let refused = daytona.post("/api/snapshots", request("b", "linux-vm")).await;
+    refused.refused(400, "No runners available for sandbox class linux-vm");
+    let refused = daytona.post("/api/snapshots", request("b", "toaster")).await;
+    refused.refused(400, "sandboxClass must be one of the following values");
+    assert_eq!(daytona.get("/api/snapshots/b").await.status, 404);
+}
+
+#[tokio::test]
 async fn snapshots_are_listed_general_ones_last() {
     let (daytona, _) = daytona().await;
     for name in ["b", "a"] {

@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod commands;
+mod deaths;
 mod failures;
 mod isolation;
 mod project;
@@ -10,6 +11,15 @@ use inspect_daytona::ErrorKind;
 
 use crate::fixture::output;
 use project::{Project, daytona, possible};
+
+/// `.ci/run` installs what tests may lack; then none of them is skipped for it.
+#[test]
+fn docker_is_there_where_it_is_expected() {
+    if std::env::var("INSPECT_DAYTONA_TESTS_EXPECT").as_deref() == Ok("docker") {
+        assert!(possible(), "no sandbox can have an Engine");
+        assert!(crate::docker_base::Base::new().is_some(), "no Engine builds images");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_service_is_an_environment_and_the_default_one_comes_first() {

@@ -80,7 +80,7 @@ pub(super) async fn usage(State(control): State<Control>) -> Json<Value> {
     Json(json!({
         "regionUsage": [{
             "regionId": REGION,
-            "sandboxClass": "container",
+            "sandboxClass": snapshots::CLASS,
             "totalCpuQuota": or_unlimited(limits.total_cpu),
             "currentCpuUsage": cpu,
             "totalMemoryQuota": or_unlimited(limits.total_memory),

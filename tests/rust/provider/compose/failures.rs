@@ -7,7 +7,7 @@ use inspect_daytona::local::control::{DockerChoice, ImageSource, LocalOptions};
 use inspect_daytona::{Error, ErrorKind};
 
 use super::project::{Project, daytona, possible};
-use crate::fixture::{Fixture, output};
+use crate::fixture::Fixture;
 
 /// Starts a project that must not start, and sees that nothing is left of it.
 async fn failure(fixture: Fixture, project: &Project) -> Error {
@@ -195,29 +195,4 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _gone = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_container_that_ends_later_is_an_unavailable_sandbox_that_says_why() {
-    if !possible() {
-        return;
-    }
-    let fixture = daytona().await;
-    let project = Project::new(
-        "services:\n  default:\n    build: image\n    command: sleep infinity\n  web:\n    build: image\n    \
-         command: sh -c 'echo serving; trap \"exit 9\" TERM; while :; do sleep 0.1; done'\n",
-    );
-    let services = project.create(&fixture).await.unwrap();
-    let web = &services[1].1;
-    assert_eq!(output(web, "echo here").await, "here\n");
-    // it ends, and whatever runs in it with it
-    let _ended = web.exec(crate::fixture::shell("kill -TERM 1; sleep 30")).await;
-    let error = web.exec(crate::fixture::shell("true")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::SandboxUnavailable);
-    let text = error.to_string();
-    for part in ["service web", "exit code 9", "serving"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    assert_eq!(output(&services[0].1, "echo still here").await, "still here\n");
-    fixture.finish().await;
 }

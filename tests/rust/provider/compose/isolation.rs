@@ -1,21 +1,7 @@
 //! What keeps services apart from the machine around them.
 
-use std::time::Duration;
-
-use inspect_daytona::api::toolbox::ExecuteRequest;
-use inspect_daytona::client::Replay;
-use inspect_daytona::provider::Sandbox;
-
-use super::project::{Project, daytona, possible};
-use crate::fixture::{Fixture, output, shell};
-
-/// Runs a line in the machine around `service`.
-async fn in_machine(fixture: &Fixture, service: &Sandbox, line: &str) -> String {
-    let machine = fixture.client.sandboxes().find(service.id()).await.unwrap().unwrap();
-    let toolbox = fixture.client.toolbox(&machine).await.unwrap();
-    let request = ExecuteRequest { command: line.to_owned(), ..ExecuteRequest::default() };
-    toolbox.execute(&request, Duration::from_secs(30), Replay::Safe).await.unwrap().result
-}
+use super::project::{Project, daytona, in_machine, possible};
+use crate::fixture::{output, shell};
 
 /// Daytona's daemon listens on these ports of a machine in the cloud, and asks nobody for a key. Local Daytona's does
 /// not, so web servers stand in for it.

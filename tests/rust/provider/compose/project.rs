@@ -1,7 +1,10 @@
 //! A project of services whose image is made of busybox, and a Daytona for it.
 
 use std::path::Path;
+use std::time::Duration;
 
+use inspect_daytona::api::toolbox::ExecuteRequest;
+use inspect_daytona::client::Replay;
 use inspect_daytona::local::control::LocalOptions;
 use inspect_daytona::provider::{Sandbox, Settings};
 use serde_json::json;
@@ -66,4 +69,12 @@ impl Project {
 pub(crate) async fn daytona() -> Fixture {
     let docker = inspect_daytona::local::control::DockerChoice::Off;
     Fixture::with(LocalOptions { docker, ..LocalOptions::default() }).await
+}
+
+/// Runs a line in the machine around `service`.
+pub(crate) async fn in_machine(fixture: &Fixture, service: &Sandbox, line: &str) -> String {
+    let machine = fixture.client.sandboxes().find(service.id()).await.unwrap().unwrap();
+    let toolbox = fixture.client.toolbox(&machine).await.unwrap();
+    let request = ExecuteRequest { command: line.to_owned(), ..ExecuteRequest::default() };
+    toolbox.execute(&request, Duration::from_secs(30), Replay::Safe).await.unwrap().result
 }
