@@ -5,6 +5,7 @@
 //! them, and the platform retires the ones that nobody uses.
 
 pub(super) mod archive;
+mod files;
 mod shim;
 mod snapshot;
 mod upload;
@@ -17,10 +18,11 @@ use sha2::{Digest, Sha256};
 
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
-use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ComposeProject, ImageSource, RealFiles, SandboxPlan};
+use crate::config::context::BuildContext;
+use crate::config::{Build, ComposeProject, ImageSource, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::compose::{Project, Projects};
+use files::{ContextFiles, Witness};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -61,7 +63,7 @@ struct Recipe {
     image: Option<String>,
     build: Option<BuildInfo>,
     /// The files of the build.
-    entries: Vec<ContextEntry>,
+    files: ContextFiles,
     notes: Vec<String>,
 }
 
@@ -100,11 +102,11 @@ impl Images {
         }
         let prepared = if plan.settings.prepare {
             let request = request(&recipe, plan, region)?;
-            self.snapshot(client, &request, recipe.entries, progress).await?;
+            self.snapshot(client, &request, recipe.files, progress).await?;
             Prepared::Snapshot(request.name)
         } else {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
-            upload::upload(client, &build, recipe.entries, progress).await?;
+            upload::upload(client, &build, recipe.files, progress).await?;
             Prepared::Build(build)
         };
         *slot = Some(prepared.clone());
@@ -145,7 +147,7 @@ impl Images {
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
         let mut request = request(&of_image(image)?, plan, region)?;
         name.clone_into(&mut request.name);
-        let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
+        let prepared = match self.snapshot(client, &request, ContextFiles::default(), progress).await {
             Ok(()) => Prepared::Snapshot(request.name),
             Err(error)
                 // a class is a snapshot's alone
@@ -198,7 +200,7 @@ impl Images {
         &self,
         client: &Client,
         request: &CreateSnapshot,
-        entries: Vec<ContextEntry>,
+        files: ContextFiles,
         progress: &Progress<'_>,
     ) -> Result<()> {
         let lock = entry(&self.0.snapshots, &request.name);
@@ -207,7 +209,7 @@ impl Images {
             let found = client.snapshots().find(&request.name).await?;
             // the files are needed only where something may have to be built
             if found.is_none_or(|found| found.state != SnapshotState::Active) {
-                upload::upload(client, build, entries, progress).await?;
+                upload::upload(client, build, files, progress).await?;
             }
         }
         snapshot::ensure(client, request, progress).await?;
@@ -303,7 +305,7 @@ async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
     let mut recipe = recipe_of(image).await?;
     if let Some(build) = &recipe.build {
         let mut with_shim = build.clone();
-        shim::add(&mut with_shim, &recipe.entries);
+        shim::add(&mut with_shim, &recipe.files.entries);
         if with_shim != *build {
             // without a storage, builds that read no files work all the same
             match client.object_storage().await {
@@ -361,7 +363,8 @@ fn of_build(build: &Build) -> Result<Recipe> {
             .with_hint("Remove it; whatever changes in the Dockerfile or its files is always built anew"));
         }
     }
-    let context = BuildContext::read(build, &RealFiles)?;
+    let witness = Witness::default();
+    let context = BuildContext::read(build, &witness)?;
     let mut notes = Vec::new();
     if !context.unused_args.is_empty() {
         notes.push(format!("the Dockerfile takes no build argument {}", context.unused_args.join(", ")));
@@ -374,7 +377,8 @@ fn of_build(build: &Build) -> Result<Recipe> {
     let context_hashes =
         if context.entries.is_empty() { Vec::new() } else { context.hash.into_iter().collect() };
     let build = BuildInfo { dockerfile_content: context.dockerfile, context_hashes, ..BuildInfo::default() };
-    Ok(Recipe { build: Some(build), entries: context.entries, notes, ..Recipe::default() })
+    let files = ContextFiles { entries: context.entries, contents: witness.contents() };
+    Ok(Recipe { build: Some(build), files, notes, ..Recipe::default() })
 }
 
 #[cfg(test)]

@@ -65,6 +65,41 @@ async fn an_image_that_cannot_be_had_is_an_error_that_names_it_and_nothing_is_le
     fixture.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_before_it_is_uploaded_ends_the_task_and_nothing_is_stored() {
+    let fixture = server().await;
+    let project = tempfile::tempdir().unwrap();
+    let at = |path: &str| project.path().join(path);
+    std::fs::write(at("Dockerfile"), format!("FROM {IMAGE}\nCOPY first answer.txt /\n")).unwrap();
+    let model = json!({"services": {"default": {"build": "."}}});
+    let json = json!({"source": {"model": model}, "directory": project.path()}).to_string();
+    // in one request, and in parts
+    for size in [1, 20 << 20] {
+        std::fs::write(at("first"), vec![b'1'; size]).unwrap();
+        std::fs::write(at("answer.txt"), "41").unwrap();
+        let settings = Settings::from_json(&json).unwrap();
+        let edit = |line: &str| {
+            if line.starts_with("Uploading") {
+                std::fs::write(at("answer.txt"), "42").unwrap();
+            }
+        };
+        let error = settings.prepare(&fixture.client, &Images::default(), &edit).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = error.to_string();
+        assert!(text.contains(at("answer.txt").to_str().unwrap()) && text.contains("changed"), "{text}");
+        assert_eq!(fixture.requests().await.get("POST /api/snapshots"), None);
+        // what it was is not there
+        std::fs::write(at("answer.txt"), "41").unwrap();
+        let uploads = Mutex::new(0);
+        let count = |line: &str| *uploads.lock().unwrap() += u32::from(line.starts_with("Uploading"));
+        // without a Docker Engine it cannot be built
+        let again = settings.prepare(&fixture.client, &Images::default(), &count).await;
+        assert!(*uploads.lock().unwrap() > 0, "{again:?}");
+        fixture.forget_requests().await;
+    }
+    fixture.finish().await;
+}
+
 /// A control plane with snapshots whose states follow a script, and an object storage.
 #[derive(Default)]
 struct Platform {
