@@ -58,10 +58,6 @@ async fn the_network_of_a_running_sandbox_changes() {
     let path = format!("/api/sandbox/{id}/network-settings");
     daytona.post(&path, json!({})).await.refused(400, "At least one");
     daytona.post(&path, json!({"networkAllowList": "10.0.0.0"})).await.refused(400, "IPv4 network");
-    daytona
-        .post(&path, json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0/8"}))
-        .await
-        .refused(400, "exclude");
     let change = async |body: Value| {
         let sandbox = daytona.post(&path, body).await.expect(200);
         (
@@ -77,6 +73,9 @@ async fn the_network_of_a_running_sandbox_changes() {
     assert_eq!(change(domains.clone()).await, (json!(false), Value::Null, json!("a.test")));
     // nothing to do
     change(domains).await;
+    // a block wins over what is listed beside it
+    let both = json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0/8", "domainAllowList": ""});
+    assert_eq!(change(both).await, (json!(true), json!("10.0.0.0/8"), Value::Null));
     assert_eq!(change(json!({"networkBlockAll": true})).await, (json!(true), Value::Null, Value::Null));
     assert_eq!(change(json!({"networkBlockAll": false})).await, (json!(false), Value::Null, Value::Null));
     let changes: Vec<Network> =
