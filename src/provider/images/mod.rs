@@ -307,14 +307,23 @@ async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
         let mut with_shim = build.clone();
         shim::add(&mut with_shim, &recipe.files.entries);
         if with_shim != *build {
-            // without a storage, builds that read no files work all the same
             match client.object_storage().await {
                 Ok(_) => recipe.build = Some(with_shim),
-                Err(error) => tracing::debug!("the image gets no program of ours: {error}"),
+                // builds that read no files work all the same
+                Err(error) if has_no_storage(error.kind()) => {
+                    tracing::debug!("the image gets no program of ours: {error}");
+                }
+                // a moment's failure must not give the image another name
+                Err(error) => return Err(error),
             }
         }
     }
     Ok(recipe)
+}
+
+/// Whether an answer to the question for the object storage says that there is none, at least for this key.
+fn has_no_storage(answer: ErrorKind) -> bool {
+    matches!(answer, ErrorKind::Unsupported | ErrorKind::Forbidden | ErrorKind::NotFound)
 }
 
 async fn recipe_of(image: &ImageSource) -> Result<Recipe> {

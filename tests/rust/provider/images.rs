@@ -111,6 +111,8 @@ struct Platform {
     invisible: u32,
     /// How often a deleted one is still read as `removing`.
     removing: u32,
+    /// What is answered instead of access to the storage, in turn; the last one stays unless it is `None`.
+    refusals: Vec<Option<(u16, &'static str)>>,
     objects: BTreeMap<String, Vec<u8>>,
     port: u16,
 }
@@ -147,6 +149,13 @@ impl Platform {
                 answer(200, &json!({"url": format!("http://127.0.0.1:{}/log", self.port)}))
             }
             ("GET", ["log"]) => raw(200, "text/plain", "Step 1\nstep 2 failed: no space\n"),
+            ("GET", ["api", "object-storage", "push-access"]) if self.refuses() => {
+                let (status, text) = self.refusals[0].unwrap();
+                if self.refusals.len() > 1 {
+                    self.refusals.remove(0);
+                }
+                message(status, text)
+            }
             ("GET", ["api", "object-storage", "push-access"]) => answer(
                 200,
                 &json!({
@@ -162,6 +171,10 @@ impl Platform {
             }
             _ => message(400, "not in the script"),
         }
+    }
+
+    fn refuses(&self) -> bool {
+        self.refusals.first().is_some_and(Option::is_some)
     }
 
     fn get(&mut self, key: &str) -> Reply {
@@ -338,6 +351,51 @@ async fn a_context_is_uploaded_once_and_only_what_the_build_reads() {
     std::fs::write(directory.path().join("src/main.py"), "print(2)\n").unwrap();
     again.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
     assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (3, 3));
+}
+
+fn that_runs_something() -> Settings {
+    settings(
+        &json!({"build": {"context": "/", "dockerfile_inline": "FROM debian:12\nRUN true\n"}}),
+        &json!({}),
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn an_image_is_built_without_our_program_where_the_key_has_no_object_storage() {
+    for refusal in [
+        (404, "Cannot GET /api/object-storage/push-access"),
+        (403, "Access denied"),
+        (503, "Object storage is not configured"),
+    ] {
+        let started =
+            Platform { created: vec!["active"], refusals: vec![Some(refusal)], ..Platform::default() };
+        let (server, _) = platform(started).await;
+        that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
+        let seen = server.seen.lock().unwrap().clone();
+        let body = seen.iter().find(|request| request.line() == "POST /api/snapshots").unwrap();
+        let body: Value = serde_json::from_slice(&body.body).unwrap();
+        assert_eq!(body["buildInfo"]["dockerfileContent"], "FROM debian:12\nRUN true\n", "{refusal:?}");
+        assert_eq!(count(&server, "GET", "push-access"), 1, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_moments_failure_of_the_object_storage_gives_the_image_no_other_name() {
+    let name = name_of(&that_runs_something()).await;
+    for failure in [(500, "Internal server error"), (400, "Failed to get temporary credentials: timeout")] {
+        let refusals = vec![Some(failure), None];
+        let snapshots = BTreeMap::from([(name.clone(), vec!["active"])]);
+        let (server, _) = platform(Platform { snapshots, refusals, ..Platform::default() }).await;
+        that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
+        assert_eq!(count(&server, "POST", "/"), 0, "{:?}", server.lines());
+        // and one that lasts is told
+        let refusals = vec![Some(failure)];
+        let (server, _) = platform(Platform { refusals, ..Platform::default() }).await;
+        let prepared = that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await;
+        assert_eq!(prepared.unwrap_err().kind(), ErrorKind::Server);
+        assert_eq!(count(&server, "POST", "/"), 0);
+    }
 }
 
 #[tokio::test]
