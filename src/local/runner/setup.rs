@@ -185,7 +185,8 @@ impl Workshop {
 fn visible_state(directory: &Path) -> io::Result<Option<PathBuf>> {
     let directory = fs::canonicalize(directory)?;
     let shared = directory.parent().filter(|parent| {
-        let is_private = fs::metadata(parent).is_ok_and(|found| found.mode() & 0o077 == 0);
+        // for others to list and to enter
+        let is_private = fs::metadata(parent).is_ok_and(|found| found.mode() & 0o055 == 0);
         is_private && parent.ancestors().count() > 2
     });
     let hidden = shared.unwrap_or(&directory).strip_prefix("/").map_err(io::Error::other)?;
