@@ -1,5 +1,9 @@
 //! What keeps services apart from the machine around them.
 
+use std::time::Duration;
+
+use inspect_daytona::shim::protocol::{Action, Call, Reply, find_reply, script};
+
 use super::project::{Project, daytona, in_machine, possible};
 use crate::fixture::{output, shell};
 
@@ -61,5 +65,46 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         entries.push(ssh.to_owned());
     }
     assert_eq!(entries[0], entries[1], "a new token would end the first one");
+    fixture.finish().await;
+}
+
+/// The addresses of those who run commands belong to the network, of which two services may have the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_on_the_network_of_another_cannot_ask_for_its_commands() {
+    if !possible() {
+        return;
+    }
+    let fixture = daytona().await;
+    let project = Project::new(
+        "services:\n  default:\n    build: image\n    command: sleep infinity\n  grader:\n    build: image\n    command: sleep infinity\n    \
+         network_mode: service:default\n",
+    );
+    let services = project.create(&fixture).await.unwrap();
+    let (default, grader) = (&services[0].1, &services[1].1);
+    let secret = {
+        let grader = grader.clone();
+        tokio::spawn(async move {
+            output(&grader, "echo secret; until test -e /tmp/end; do sleep 0.1; done").await
+        })
+    };
+    // its own supervisors are there too
+    let listed = "until grep -o '@inspect-daytona-[0-9a-f]*' /proc/net/unix | sort -u | grep -c . | grep -q 2; do sleep 0.1; done; \
+                  grep -o '@inspect-daytona-[0-9a-f]*' /proc/net/unix | sort -u";
+    let ids = output(default, listed).await;
+    let mut answers = Vec::new();
+    for id in ids.lines().filter_map(|line| line.strip_prefix("@inspect-daytona-")) {
+        for action in [Action::Attach, Action::Kill] {
+            let id = id.parse().unwrap();
+            let call = Call { id, wait: Duration::from_millis(100), acks: Vec::new(), user: None, action };
+            let asked = shell(&script("/.inspect-daytona/program/shim", &call));
+            answers.push(find_reply(&default.exec(asked).await.unwrap().stdout, id).unwrap());
+        }
+    }
+    assert!(answers.len() >= 4, "{answers:?}");
+    for answer in answers {
+        assert!(matches!(answer, Reply::Lost(_) | Reply::Collected), "{answer:?}");
+    }
+    output(grader, "touch /tmp/end").await;
+    assert_eq!(secret.await.unwrap(), "secret\n");
     fixture.finish().await;
 }
