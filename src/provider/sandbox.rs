@@ -61,8 +61,6 @@ struct Machine {
     acks: Acks,
     /// What containers have mounted, once it was made.
     containers: OnceLock<String>,
-    /// The command that enters it by ssh, once somebody asked.
-    ssh: tokio::sync::OnceCell<String>,
     since: Instant,
 }
 
@@ -135,7 +133,6 @@ impl Sandbox {
             toolbox_is_root: OnceLock::new(),
             acks: Acks::default(),
             containers: OnceLock::new(),
-            ssh: tokio::sync::OnceCell::new(),
             since: Instant::now(),
         };
         let sandbox = Self { machine: Arc::new(machine), place: Place::Machine };
@@ -167,15 +164,6 @@ impl Sandbox {
 
     pub(super) fn toolbox(&self) -> &Toolbox {
         &self.machine.toolbox
-    }
-
-    /// The command that enters the machine by ssh, with a token that lasts `minutes` from the first call on.
-    pub(super) async fn ssh_command(&self, minutes: u32) -> Result<&str> {
-        let Machine { client, id, ssh, .. } = &*self.machine;
-        let asked = ssh.get_or_try_init(|| async {
-            client.sandboxes().ssh_access(id, minutes).await.map(|access| access.ssh_command)
-        });
-        asked.await.map(String::as_str)
     }
 
     /// The container that this is, if it is one.
