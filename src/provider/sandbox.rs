@@ -25,6 +25,9 @@ pub fn shim() -> &'static [u8] {
 /// commands clean `/tmp`.
 pub(super) const SHIM_PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
+/// The user that may do everything, by a number that needs no entry in the sandbox's `/etc/passwd`.
+pub(super) const ROOT: &str = "0";
+
 /// A cheap handle of a sandbox, or of a container inside one.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
