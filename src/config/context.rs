@@ -31,7 +31,8 @@ pub struct BuildContext {
     /// Build arguments that the Dockerfile does not take.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unused_args: Vec<String>,
-    /// Links to directories, which the platform cannot keep and which are left out.
+    /// What the platform cannot keep and is left out: links to directories; and, with what they are in parentheses,
+    /// links that lead nowhere, sockets, pipes and devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_links: Vec<String>,
 }
@@ -135,6 +136,12 @@ impl Walk<'_> {
                 }
                 Ok(FileKind::LinkToDirectory) if !excluded && self.is_read(&path) => {
                     self.context.skipped_links.push(path);
+                }
+                Ok(FileKind::DanglingLink) if !excluded && self.is_read(&path) => {
+                    self.context.skipped_links.push(format!("{path} (it leads nowhere)"));
+                }
+                Ok(FileKind::Special(name)) if !excluded && self.is_read(&path) => {
+                    self.context.skipped_links.push(format!("{path} (a {name})"));
                 }
                 Ok(FileKind::File { executable }) if !excluded && self.is_read(&path) => {
                     self.add(ContextEntry { path, source, directory: false, executable })?;

@@ -298,7 +298,11 @@ fn find(path: &Path, context: &Context<'_>) -> Result<PathBuf> {
                 let message = format!("{} is a directory, not a file", candidate.display());
                 return Err(Error::new(ErrorKind::InvalidConfig, message));
             }
-            Err(_) => {}
+            Ok(FileKind::Special(name)) => {
+                let message = format!("{} is a {name}, not a file", candidate.display());
+                return Err(Error::new(ErrorKind::InvalidConfig, message));
+            }
+            Ok(FileKind::DanglingLink) | Err(_) => {}
         }
     }
     Err(Error::new(

@@ -14,7 +14,7 @@ use super::keys::{TOP, find};
 use super::node::{Entry, Mapping, Node, Value};
 use super::problem::{Place, Problem, Read};
 use super::reading::unknown_key;
-use super::{Files, yaml};
+use super::{FileKind, Files, yaml};
 
 /// The deepest nesting of includes; more is a loop in disguise.
 const DEEPEST: usize = 16;
@@ -135,7 +135,7 @@ impl Wanted {
         let beside = self.directory.join(".env");
         let paths = match &self.env_files {
             Some(paths) => paths.clone(),
-            None if files.kind(&beside).is_ok() => vec![beside],
+            None if matches!(files.kind(&beside), Ok(FileKind::File { .. })) => vec![beside],
             None => Vec::new(),
         };
         let mut values = BTreeMap::new();

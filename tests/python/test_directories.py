@@ -99,7 +99,7 @@ def test_one_configuration_of_two_tasks_that_means_two_files_is_refused_before_a
     [
         None,
         "/somewhere/compose.yaml",
-        DaytonaConfig(snapshot="a"),
+        DaytonaConfig.model_validate({"snapshot": "a"}),
         model(volumes=["data:/data", "/etc/hosts:/h"]),
     ],
     ids=["none", "absolute", "settings", "no paths"],

@@ -110,7 +110,7 @@ impl Project {
                 let links = context.skipped_links.join(", ");
                 project
                     .notes
-                    .push(format!("links to directories are left out of the build context: {links}"));
+                    .push(format!("links to directories and what is no file are left out of the build context: {links}"));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
             let next = contexts.len();

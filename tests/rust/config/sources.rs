@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use inspect_daytona::ErrorKind;
+use inspect_daytona::config::context::BuildContext;
 use inspect_daytona::config::{
-    Context, Document, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles, Source, load,
+    Build, Context, Document, DockerfileSource, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles,
+    Source, Variables, load,
 };
 
 fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -110,5 +112,57 @@ fn real_files_tell_links_permissions_and_order() {
     assert_eq!(RealFiles.kind(&path("text")).unwrap(), FileKind::File { executable: false });
     assert_eq!(RealFiles.kind(&path("sub")).unwrap(), FileKind::Directory);
     assert_eq!(RealFiles.kind(&path("link")).unwrap(), FileKind::LinkToDirectory);
-    assert_eq!(RealFiles.kind(&path("broken")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(RealFiles.kind(&path("broken")).unwrap(), FileKind::DanglingLink);
+    assert_eq!(RealFiles.kind(&path("nothing")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn what_is_no_file_is_told_from_one_and_never_waited_for() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    symlink("pipe", path("link")).unwrap();
+    symlink("itself", path("itself")).unwrap();
+    for (name, kind) in [
+        ("socket", FileKind::Special("socket")),
+        ("pipe", FileKind::Special("pipe")),
+        ("link", FileKind::Special("pipe")),
+        ("itself", FileKind::DanglingLink),
+    ] {
+        assert_eq!(RealFiles.kind(&path(name)).unwrap(), kind, "{name}");
+    }
+    assert_eq!(RealFiles.kind(std::path::Path::new("/dev/null")).unwrap(), FileKind::Special("device"));
+    assert!(RealFiles.read(&path("link")).unwrap_err().to_string().contains("a pipe"));
+    assert_eq!(RealFiles.read(std::path::Path::new("/dev/null")).unwrap(), b"");
+}
+
+#[test]
+fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("Dockerfile"), "FROM a\nCOPY . /x\n").unwrap();
+    std::fs::write(path(".dockerignore"), ".dockerignore\nignored.sock\n").unwrap();
+    std::fs::write(path("file"), "x").unwrap();
+    std::fs::create_dir(path("only-a-socket")).unwrap();
+    let _listeners = ["daemon.sock", "ignored.sock", "only-a-socket/s"]
+        .map(|name| std::os::unix::net::UnixListener::bind(path(name)).unwrap());
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    std::os::unix::fs::symlink("host.1234", path(".#file")).unwrap();
+    let build = Build {
+        context: directory.path().to_path_buf(),
+        dockerfile: DockerfileSource::Path(path("Dockerfile")),
+        args: Variables::default(),
+        target: None,
+        no_cache: false,
+        pull: false,
+    };
+    let context = BuildContext::read(&build, &RealFiles).unwrap();
+    let sent: Vec<_> = context.entries.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(sent, ["file", "only-a-socket"]);
+    assert_eq!(
+        context.skipped_links,
+        [".#file (it leads nowhere)", "daemon.sock (a socket)", "pipe (a pipe)", "only-a-socket/s (a socket)"]
+    );
 }
