@@ -10,6 +10,7 @@ use super::plan::{
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
+use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
 
 /// Reads an interpolated compose file.
@@ -63,6 +64,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
             Ok(Plan::Single(Box::new(SandboxPlan { service, settings, warnings })))
         }
         _ => {
+            let used = secrets::read(&reading, top, &active)?;
             check_multi(&mut reading, top, &active, &read, &settings)?;
             let says_memory = |service: &Service| service.resources.memory.is_some();
             if settings.resources.memory.is_none()
@@ -79,7 +81,8 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
             let resources = overlay(total(&asked), &settings.resources);
             Ok(Plan::Multi(Box::new(ComposeProject {
                 directory: reading.directory.to_path_buf(),
-                model: ComposeModel(model::render(top, &active, &read)),
+                model: ComposeModel(model::render(top, &active, &read, &used)),
+                secrets: used.secrets,
                 default,
                 local_paths: local,
                 environment: settings.env_vars.clone(),

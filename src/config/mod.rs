@@ -34,6 +34,7 @@ mod platform_volume;
 mod problem;
 mod reading;
 mod resources;
+mod secrets;
 mod service;
 mod source;
 mod storage;
@@ -51,6 +52,7 @@ pub use plan::{
 };
 pub use platform_volume::PlatformVolume;
 pub use source::{CONFIG_FILES, Context, Source};
+pub use storage::is_own;
 pub use values::Variables;
 
 use crate::error::Result;

@@ -64,6 +64,7 @@ pub(crate) fn read(
             .transpose()?
             .filter(|size| *size > 0),
         tmpfs,
+        labels: environment::labels(reading, service)?,
         ulimits: storage::ulimits(service)?,
     };
     Ok((service, asked))

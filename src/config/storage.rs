@@ -1,6 +1,7 @@
 //! Volumes, file systems in memory and limits of processes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::node::{Mapping, Node, Value};
 use super::plan::{LocalPath, Purpose, Tmpfs, Ulimit};
@@ -36,9 +37,7 @@ pub(crate) fn volumes(
                 let Some(written) = mount.source else {
                     return Err(item.problem("a bind mount needs a `source`"));
                 };
-                // These are the sandbox's own, where services ask for them: its Docker socket, devices and kernel.
-                let own = ["/var/run/docker.sock", "/run/docker.sock", "/dev", "/proc", "/sys"];
-                if !own.iter().any(|path| std::path::Path::new(&written).starts_with(path)) {
+                if !is_own(&written) {
                     local.push(LocalPath {
                         service: service_name.to_owned(),
                         purpose: Purpose::Bind,
@@ -60,6 +59,13 @@ pub(crate) fn volumes(
         }
     }
     Ok(in_memory)
+}
+
+/// Whether a path is the sandbox's own where services ask for it: its Docker socket, devices and kernel.
+pub fn is_own(path: &str) -> bool {
+    ["/var/run/docker.sock", "/run/docker.sock", "/dev", "/proc", "/sys"]
+        .iter()
+        .any(|own| Path::new(path).starts_with(own))
 }
 
 fn named_volume(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::archive::{self, Content, Item};
 use super::binds;
@@ -54,8 +55,7 @@ impl Projects {
     ///
     /// [`ErrorKind::InvalidConfig`] naming the file that cannot be read.
     pub(in crate::provider) async fn read(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
-        let key = serde_json::to_string(plan)
-            .map_err(|error| unexpected("the compose file has no JSON").with_source(error))?;
+        let key = key(plan)?;
         let slot = self.slot(key);
         let mut slot = slot.lock().await;
         if let (Some(project), false) = (&*slot, fresh) {
@@ -140,6 +140,8 @@ impl Project {
         for section in ["configs", "secrets"] {
             project.use_files(section, &plan.directory, &mut entries)?;
         }
+        project.use_secrets(&plan.secrets, &mut entries)?;
+        project.use_devices(&plan.directory, &mut entries)?;
         project.archive = archive::bytes(&entries).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("a file of the project cannot be read: {error}"))
         })?;
@@ -279,25 +281,20 @@ impl Project {
         }
         Ok(())
     }
+}
 
-    /// Takes along the files that `configs` or `secrets` name.
-    fn use_files(&mut self, section: &str, base: &Path, entries: &mut Vec<Item>) -> Result<()> {
-        let Some(Value::Object(named)) = self.model.get_mut(section) else { return Ok(()) };
-        for (number, item) in named.values_mut().enumerate() {
-            let Some(Value::String(file)) = item.get_mut("file") else { continue };
-            let source = base.join(file.replace("$$", "$"));
-            if !source.is_file() {
-                return Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("{section}: there is no file {}", source.display()),
-                ));
-            }
-            let path = format!("{section}-{number}");
-            *file = format!("{DIRECTORY}/{path}");
-            binds::collect(&source, &path, entries, &mut self.notes)?;
+/// What tells projects apart: all that the configuration says. The values of secrets are in no JSON.
+fn key(plan: &ComposeProject) -> Result<String> {
+    let text = serde_json::to_string(plan)
+        .map_err(|error| unexpected("the compose file has no JSON").with_source(error))?;
+    let mut digest = Sha256::new();
+    for (name, value) in plan.secrets.iter() {
+        for part in [name, value] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
         }
-        Ok(())
     }
+    Ok(format!("{text}{:x}", digest.finalize()))
 }
 
 fn service_of<'a>(model: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>> {
@@ -325,5 +322,6 @@ fn unexpected(message: &'static str) -> Error {
     Error::new(ErrorKind::Unexpected, message)
 }
 
+mod sections;
 #[cfg(test)]
 mod tests;
