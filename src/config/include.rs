@@ -160,6 +160,9 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
     let anchor = |node: &mut Node| {
         if let Value::Scalar(path) = &mut node.value
             && !super::build::is_remote(path)
+            // the home directory, wherever the file is
+            && path != "~"
+            && !path.starts_with("~/")
         {
             *path = normalize(&directory.join(&*path)).display().to_string();
         }
@@ -169,12 +172,20 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
             anchor(file);
         }
     }
+    for volume in fields(top, "volumes") {
+        if super::storage::binds_a_directory(&volume.value) {
+            fields_of(&mut volume.value, "driver_opts")
+                .flat_map(|options| fields_of(options, "device"))
+                .for_each(anchor);
+        }
+    }
     for service in fields(top, "services") {
         let Value::Mapping(service) = &mut service.value.value else { continue };
         for entry in &mut service.0 {
             match (entry.key.as_str(), &mut entry.value.value) {
-                ("build" | "env_file", Value::Scalar(_)) => anchor(&mut entry.value),
-                ("build", Value::Mapping(_)) => fields_of(&mut entry.value, "context").for_each(anchor),
+                ("build" | "env_file" | "label_file", Value::Scalar(_)) => anchor(&mut entry.value),
+                ("build", Value::Mapping(build)) => anchor_build(build, &entry.place, anchor),
+                ("label_file", Value::Sequence(items)) => items.iter_mut().for_each(anchor),
                 ("env_file", Value::Sequence(items)) => {
                     for item in items {
                         match item.value {
@@ -191,6 +202,43 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
                 _ => {}
             }
         }
+    }
+}
+
+/// The context, which is the included file's own directory where none is named, and the additional ones.
+fn anchor_build(build: &mut Mapping, place: &Place, anchor: impl Fn(&mut Node)) {
+    if build.get("context").is_none() {
+        let value = Node { place: place.clone(), value: Value::Scalar(".".to_owned()), plain: false };
+        build.0.retain(|entry| entry.key != "context");
+        build.0.push(Entry { key: "context".to_owned(), place: place.clone(), value });
+    }
+    for entry in &mut build.0 {
+        match (entry.key.as_str(), &mut entry.value.value) {
+            ("context", _) => anchor(&mut entry.value),
+            ("additional_contexts", Value::Mapping(contexts)) => {
+                contexts.0.iter_mut().for_each(|context| anchor_additional(&mut context.value, &anchor));
+            }
+            ("additional_contexts", Value::Sequence(contexts)) => {
+                for context in contexts {
+                    let Value::Scalar(text) = &context.value else { continue };
+                    let Some((name, path)) = text.split_once('=') else { continue };
+                    let mut path = Node { value: Value::Scalar(path.to_owned()), ..context.clone() };
+                    let name = name.to_owned();
+                    anchor_additional(&mut path, &anchor);
+                    if let Value::Scalar(path) = path.value {
+                        context.value = Value::Scalar(format!("{name}={path}"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An additional context may also be another service's image.
+fn anchor_additional(context: &mut Node, anchor: impl Fn(&mut Node)) {
+    if !matches!(&context.value, Value::Scalar(text) if text.starts_with("service:")) {
+        anchor(context);
     }
 }
 

@@ -68,6 +68,20 @@ pub fn is_own(path: &str) -> bool {
         .any(|own| Path::new(path).starts_with(own))
 }
 
+/// Whether a volume is a directory of the machine that its options name: Docker's local driver with `o: bind`.
+pub(crate) fn binds_a_directory(volume: &Node) -> bool {
+    let Value::Mapping(volume) = &volume.value else { return false };
+    let text = |mapping: &Mapping, key: &str| -> Option<String> {
+        mapping.get(key).and_then(|node| node.text(key).ok()).map(str::to_owned)
+    };
+    let is_local = text(volume, "driver").is_none_or(|driver| driver == "local");
+    let options = match volume.get("driver_opts").map(|node| &node.value) {
+        Some(Value::Mapping(options)) => text(options, "o").unwrap_or_default(),
+        _ => String::new(),
+    };
+    is_local && options.split(',').any(|option| matches!(option, "bind" | "rbind"))
+}
+
 fn named_volume(
     reading: &Reading<'_>,
     node: &Node,
