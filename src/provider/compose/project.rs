@@ -19,12 +19,16 @@ use crate::provider::containers::{ContainerMounts, Mount};
 /// Where the sandbox has the project's files.
 pub(super) const DIRECTORY: &str = "/var/lib/inspect-project";
 
+/// Beside each Dockerfile, so that the context's `.dockerignore`, which may not be the one that counts, is not read.
+const NOTHING_TO_IGNORE: &[u8] = b"# what is to be left out has been left out already\n";
+
 /// A project, ready to be sent. Every sample of a configuration shares it.
 #[derive(Debug)]
 pub(in crate::provider) struct Project {
     /// The compose file, with the sandbox's paths.
     model: Value,
     /// Dockerfiles, by their path in the sandbox: they may lie outside of their context, or in the compose file itself.
+    /// Each has an ignore file of its own.
     dockerfiles: Vec<(String, Bytes)>,
     /// Build contexts and bind sources, relative to [`DIRECTORY`].
     archive: Bytes,
@@ -194,6 +198,7 @@ impl Project {
         };
         let dockerfile = format!("{DIRECTORY}/Dockerfile-{number}");
         self.dockerfiles.push((dockerfile.clone(), Bytes::from(text)));
+        self.dockerfiles.push((format!("{dockerfile}.dockerignore"), Bytes::from_static(NOTHING_TO_IGNORE)));
         let section = self.service(service)?.entry("build").or_insert_with(|| json!({}));
         if !section.is_object() {
             *section = json!({});

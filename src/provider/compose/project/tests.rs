@@ -68,6 +68,31 @@ fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
 }
 
 #[test]
+fn the_ignore_file_of_a_dockerfile_counts_and_not_that_of_the_context() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("x.Dockerfile", "FROM scratch\nCOPY . /\n"),
+        ("x.Dockerfile.dockerignore", "b.txt\n*Dockerfile*\ncompose.yaml\n"),
+        (".dockerignore", "a.txt\n"),
+        ("a.txt", "a"),
+        ("b.txt", "b"),
+    ] {
+        std::fs::write(directory.path().join(path), text).unwrap();
+    }
+    let project = read(
+        directory.path(),
+        "services:\n  a: {build: {context: ., dockerfile: x.Dockerfile}}\n  b: {image: 'b:1'}\n",
+    )
+    .unwrap();
+    assert_eq!(names(&project), ["context-0", "context-0/.dockerignore", "context-0/a.txt"]);
+    let files: BTreeMap<_, _> = project.files(&BTreeMap::new()).unwrap().into_iter().collect();
+    let own = &files["/var/lib/inspect-project/Dockerfile-0.dockerignore"];
+    let ignored = crate::config::dockerignore::DockerIgnore::parse(std::str::from_utf8(own).unwrap()).unwrap();
+    assert!(!ignored.excludes("a.txt"));
+    assert!(!own.is_empty(), "what is empty may count as missing");
+}
+
+#[test]
 fn bound_files_keep_their_permissions_and_links_stay_links() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
