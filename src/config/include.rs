@@ -58,6 +58,60 @@ pub(crate) fn expand(
     Ok(())
 }
 
+/// What a file includes, also by way of others, as far as that can be told without a sample.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Included {
+    /// The compose files, not interpolated.
+    pub(crate) roots: Vec<Node>,
+    /// The texts of their files of variables.
+    pub(crate) variables: Vec<String>,
+    /// The paths of all of them, also of files of variables that could exist.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Whether there may be others: variables name some, or one cannot be read.
+    pub(crate) unknown: bool,
+}
+
+/// Looks for what the file at `path` includes. What is wrong with it is said when a plan is made.
+pub(crate) fn survey(root: &Node, path: &Path, files: &dyn Files) -> Included {
+    let mut included = Included::default();
+    follow(root, files, &mut vec![path.to_path_buf()], &mut included);
+    included
+}
+
+fn follow(root: &Node, files: &dyn Files, chain: &mut Vec<PathBuf>, included: &mut Included) {
+    let Value::Mapping(top) = &root.value else { return };
+    let Some(include) = top.get("include") else { return };
+    let directory = chain.last().and_then(|file| file.parent()).unwrap_or(Path::new("/")).to_path_buf();
+    let Ok(items) = include.sequence("include") else { return };
+    for item in items {
+        let Ok(wanted) = Wanted::read(item, &directory) else {
+            included.unknown = true;
+            continue;
+        };
+        let beside = || vec![wanted.directory.join(".env")];
+        let variables = wanted.env_files.clone().unwrap_or_else(beside);
+        let varies = |path: &PathBuf| path.to_string_lossy().contains('$');
+        let is_loop = chain.len() > DEEPEST || chain.contains(&wanted.path);
+        if is_loop || varies(&wanted.path) || varies(&wanted.directory) || variables.iter().any(varies) {
+            included.unknown = true;
+            continue;
+        }
+        let texts = variables.iter().filter_map(|path| read_text(path, item, files).ok());
+        included.variables.extend(texts);
+        included.paths.push(wanted.path.clone());
+        included.paths.extend(variables);
+        match wanted.load(item, files) {
+            Ok(root) => {
+                chain.push(wanted.path);
+                follow(&root, files, chain, included);
+                chain.pop();
+                included.roots.push(root);
+            }
+            Err(_) => included.unknown = true,
+        }
+    }
+}
+
 /// One entry of `include`.
 struct Wanted {
     path: PathBuf,

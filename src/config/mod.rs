@@ -31,6 +31,7 @@ mod node;
 mod pattern;
 mod plan;
 mod platform_volume;
+mod prepared;
 mod problem;
 mod reading;
 mod resources;

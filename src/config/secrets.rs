@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::node::{Entry, Mapping, Node, Value};
+use super::prepared::METADATA_PREFIX;
 use super::problem::{Problem, Read};
 use super::reading::Reading;
 use super::values::Variables;
@@ -86,9 +87,16 @@ fn value(reading: &Reading<'_>, entry: &Entry, what: &str) -> Read<Option<String
         return Err(Problem::at(&other.place, message));
     }
     let variable = node.name("environment")?;
-    (reading.lookup)(variable)
-        .map(Some)
-        .ok_or_else(|| node.problem(format!("the variable `{variable}` of the {what} `{name}` is not set")))
+    match (reading.lookup)(variable) {
+        Some(value) => Ok(Some(value)),
+        // before any sample there is none that could be wanting
+        None if reading.context.metadata.is_empty() && variable.starts_with(METADATA_PREFIX) => {
+            Ok(Some(String::new()))
+        }
+        None => {
+            Err(node.problem(format!("the variable `{variable}` of the {what} `{name}` is not set")))
+        }
+    }
 }
 
 /// A secret of a variable is mounted as a file, of which Compose changes neither owner nor permissions.

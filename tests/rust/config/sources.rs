@@ -67,6 +67,44 @@ fn one_document_gives_each_sample_its_plan() {
     assert_eq!(document.task_environment(&texts(&[("level", "hard")])), BTreeMap::new());
 }
 
+/// What `task_environment` gives of these metadata for `compose.yaml` among `files`.
+fn task_environment(files: &MemoryFiles) -> Vec<String> {
+    let nothing = BTreeMap::new();
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &nothing, files };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    document.task_environment(&texts(&[("image", "i"), ("tag", "t"), ("level", "l")])).into_keys().collect()
+}
+
+#[test]
+fn metadata_that_decides_an_image_is_seen_in_included_files_and_files_of_variables() {
+    const IMAGE: &str = "SAMPLE_METADATA_IMAGE";
+    const TAG: &str = "SAMPLE_METADATA_TAG";
+    const LEVEL: &str = "SAMPLE_METADATA_LEVEL";
+    let compose = |text: &str| MemoryFiles::default().with("/task/compose.yaml", text);
+    let inner = "services: {a: {image: '${SAMPLE_METADATA_IMAGE}', environment: {L: '${SAMPLE_METADATA_LEVEL-}'}}}";
+    let direct = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", inner);
+    assert_eq!(task_environment(&direct), [IMAGE], "the level changes nothing that is prepared");
+    let by_another = compose("include: [b.yaml]\n")
+        .with("/task/b.yaml", "include: [{path: sub/a.yaml, env_file: vars}]\n")
+        .with("/task/vars", "TAG=${SAMPLE_METADATA_TAG}\n")
+        .with("/task/sub/a.yaml", inner);
+    assert_eq!(task_environment(&by_another), [IMAGE, TAG]);
+    let beside = compose("include: [sub/a.yaml]\n")
+        .with("/task/sub/a.yaml", "services: {a: {image: 'x:$TAG'}}")
+        .with("/task/sub/.env", "TAG=$SAMPLE_METADATA_TAG\n");
+    assert_eq!(task_environment(&beside), [TAG]);
+    let own = compose("services: {a: {image: 'x:$TAG'}}\n").with("/task/.env", "TAG=${SAMPLE_METADATA_TAG:-1}\n");
+    assert_eq!(task_environment(&own), [TAG]);
+    // what cannot be told without a sample may be anything
+    let chosen = compose("include: ['${SAMPLE_METADATA_IMAGE}.yaml']\n");
+    assert_eq!(task_environment(&chosen), [IMAGE, LEVEL, TAG]);
+    let itself = compose("include: [compose.yaml]\n");
+    assert_eq!(task_environment(&itself).len(), 3);
+    let none = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", "services: {a: {image: x}}");
+    assert_eq!(task_environment(&none), Vec::<String>::new());
+}
+
 #[test]
 fn ten_thousand_samples_and_a_hundred_services_are_quick() {
     let service = |index| {
