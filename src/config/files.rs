@@ -31,6 +31,14 @@ pub trait Files: fmt::Debug {
     /// As for [`std::fs::read`]; and where the path is a socket or a pipe, which might never answer.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// The content, to be read piece by piece.
+    ///
+    /// # Errors
+    /// As for [`Files::read`].
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(self.read(path)?)))
+    }
+
     /// What the path leads to.
     ///
     /// # Errors
@@ -50,11 +58,13 @@ pub struct RealFiles;
 
 impl Files for RealFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let found = std::fs::metadata(path)?;
-        if let Some(name) = special(&found).filter(|name| *name != DEVICE) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is a {name}")));
-        }
+        refuse_to_wait(path)?;
         std::fs::read(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        refuse_to_wait(path)?;
+        Ok(Box::new(std::fs::File::open(path)?))
     }
 
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
@@ -90,6 +100,16 @@ impl Files for RealFiles {
 
 /// What a device is called. It may be read where it is named: `/dev/null` is a usual stand-in for an empty file.
 const DEVICE: &str = "device";
+
+/// Fails for what might never answer.
+fn refuse_to_wait(path: &Path) -> io::Result<()> {
+    match special(&std::fs::metadata(path)?) {
+        Some(name) if name != DEVICE => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is a {name}")))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Whether a path is a link to what is not there, or to itself.
 fn leads_nowhere(path: &Path, error: &io::Error) -> bool {
