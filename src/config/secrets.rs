@@ -93,9 +93,7 @@ fn value(reading: &Reading<'_>, entry: &Entry, what: &str) -> Read<Option<String
         None if reading.context.metadata.is_empty() && variable.starts_with(METADATA_PREFIX) => {
             Ok(Some(String::new()))
         }
-        None => {
-            Err(node.problem(format!("the variable `{variable}` of the {what} `{name}` is not set")))
-        }
+        None => Err(node.problem(format!("the variable `{variable}` of the {what} `{name}` is not set"))),
     }
 }
 
@@ -106,7 +104,8 @@ fn check_reference(reference: &Node, name: &str) -> Read<()> {
         Some(entry) => {
             let message =
                 format!("`{}` of the secret `{name}` is not possible: its value is a variable", entry.key);
-            Err(Problem::at(&entry.place, message).hint("Use a `file` with the permissions that it is to have"))
+            Err(Problem::at(&entry.place, message)
+                .hint("Use a `file` with the permissions that it is to have"))
         }
         None => Ok(()),
     }

@@ -112,9 +112,9 @@ impl Project {
             let context = BuildContext::read(build, &RealFiles)?;
             if !context.skipped_links.is_empty() {
                 let links = context.skipped_links.join(", ");
-                project
-                    .notes
-                    .push(format!("links to directories and what is no file are left out of the build context: {links}"));
+                project.notes.push(format!(
+                    "links to directories and what is no file are left out of the build context: {links}"
+                ));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
             let next = contexts.len();

@@ -6,7 +6,7 @@ use std::path::Path;
 use inspect_daytona::ErrorKind;
 use inspect_daytona::config::context::BuildContext;
 use inspect_daytona::config::{
-    Build, Context, Document, DockerfileSource, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles,
+    Build, Context, DockerfileSource, Document, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles,
     Source, Variables, load,
 };
 
@@ -82,7 +82,8 @@ fn metadata_that_decides_an_image_is_seen_in_included_files_and_files_of_variabl
     const TAG: &str = "SAMPLE_METADATA_TAG";
     const LEVEL: &str = "SAMPLE_METADATA_LEVEL";
     let compose = |text: &str| MemoryFiles::default().with("/task/compose.yaml", text);
-    let inner = "services: {a: {image: '${SAMPLE_METADATA_IMAGE}', environment: {L: '${SAMPLE_METADATA_LEVEL-}'}}}";
+    let inner =
+        "services: {a: {image: '${SAMPLE_METADATA_IMAGE}', environment: {L: '${SAMPLE_METADATA_LEVEL-}'}}}";
     let direct = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", inner);
     assert_eq!(task_environment(&direct), [IMAGE], "the level changes nothing that is prepared");
     let by_another = compose("include: [b.yaml]\n")
@@ -94,7 +95,8 @@ fn metadata_that_decides_an_image_is_seen_in_included_files_and_files_of_variabl
         .with("/task/sub/a.yaml", "services: {a: {image: 'x:$TAG'}}")
         .with("/task/sub/.env", "TAG=$SAMPLE_METADATA_TAG\n");
     assert_eq!(task_environment(&beside), [TAG]);
-    let own = compose("services: {a: {image: 'x:$TAG'}}\n").with("/task/.env", "TAG=${SAMPLE_METADATA_TAG:-1}\n");
+    let own =
+        compose("services: {a: {image: 'x:$TAG'}}\n").with("/task/.env", "TAG=${SAMPLE_METADATA_TAG:-1}\n");
     assert_eq!(task_environment(&own), [TAG]);
     // what cannot be told without a sample may be anything
     let chosen = compose("include: ['${SAMPLE_METADATA_IMAGE}.yaml']\n");
@@ -201,6 +203,11 @@ fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
     assert_eq!(sent, ["file", "only-a-socket"]);
     assert_eq!(
         context.skipped_links,
-        [".#file (it leads nowhere)", "daemon.sock (a socket)", "pipe (a pipe)", "only-a-socket/s (a socket)"]
+        [
+            ".#file (it leads nowhere)",
+            "daemon.sock (a socket)",
+            "pipe (a pipe)",
+            "only-a-socket/s (a socket)"
+        ]
     );
 }

@@ -87,7 +87,8 @@ fn the_ignore_file_of_a_dockerfile_counts_and_not_that_of_the_context() {
     assert_eq!(names(&project), ["context-0", "context-0/.dockerignore", "context-0/a.txt"]);
     let files: BTreeMap<_, _> = project.files(&BTreeMap::new()).unwrap().into_iter().collect();
     let own = &files["/var/lib/inspect-project/Dockerfile-0.dockerignore"];
-    let ignored = crate::config::dockerignore::DockerIgnore::parse(std::str::from_utf8(own).unwrap()).unwrap();
+    let ignored =
+        crate::config::dockerignore::DockerIgnore::parse(std::str::from_utf8(own).unwrap()).unwrap();
     assert!(!ignored.excludes("a.txt"));
     assert!(!own.is_empty(), "what is empty may count as missing");
 }
@@ -183,7 +184,8 @@ fn a_secret_without_its_file_is_named() {
     assert!(error.message().contains("gone"), "{error}");
 }
 
-const TOKEN: &str = "services: {a: {image: 'a:1', secrets: [t]}, b: {image: 'b:1'}}\nsecrets: {t: {environment: T}}\n";
+const TOKEN: &str =
+    "services: {a: {image: 'a:1', secrets: [t]}, b: {image: 'b:1'}}\nsecrets: {t: {environment: T}}\n";
 
 #[test]
 fn a_secret_of_a_variable_is_a_file_of_the_archive_and_nothing_else_shows_it() {
