@@ -84,14 +84,17 @@ impl Document {
                     Ok(FileKind::File { .. }) => Some(read_text(&dotenv, context)?),
                     _ => None,
                 };
-                let includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
+                let has_includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
                 // A quoted text may hold a dollar sign as an escape.
-                let varies = includes || text.contains(['$', '\\']);
-                let included =
-                    if includes { include::survey(&root, &path, context.files) } else { Included::default() };
+                let varies = has_includes || text.contains(['$', '\\']);
+                let included = if has_includes {
+                    include::survey(&root, &path, context.files)
+                } else {
+                    Included::default()
+                };
                 let prepared = OnceLock::new();
-                let content = Content::File(ComposeFile { path, root, dotenv, varies, included, prepared });
-                Ok(Self { file, directory, content })
+                let compose = ComposeFile { path, root, dotenv, varies, included, prepared };
+                Ok(Self { file, directory, content: Content::File(compose) })
             }
             Source::Model(json) => {
                 let file = "compose model".to_owned();
