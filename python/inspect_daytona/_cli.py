@@ -43,7 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="a value of a sample's metadata, for SAMPLE_METADATA_* (repeatable)",
     )
+    shell = commands.add_parser(
+        "shell",
+        help="open a shell in a container of a sandbox",
+        description="Opens a shell in a container of a sandbox that runs several services, by ssh, as Inspect shows it "
+        "for a sample's sandbox. The settings are the eval's: DAYTONA_API_KEY, DAYTONA_API_URL.",
+    )
+    shell.add_argument("sandbox", help="name or id of the sandbox")
+    shell.add_argument("--container", required=True, help="id or name of the container")
+    shell.add_argument("--user", help="who the shell belongs to (default: the container's own user)")
     options = parser.parse_args(arguments)
+    if options.command == "shell":
+        return _shell(options.sandbox, options.container, options.user)
     if options.command == "config":
         return _config(options.file, options.metadata)
     return _serve(options.host, options.port)
@@ -66,6 +77,34 @@ def _config(file: str | None, metadata: Sequence[str]) -> int:
         print(f"inspect-daytona: {ex}", file=sys.stderr)
         return 1
     return 0
+
+
+def _shell(sandbox: str, container: str, user: str | None) -> int:  # noqa: RET503 - exec does not return
+    from functools import partial
+
+    import anyio
+    from inspect_ai._util.error import PrerequisiteError
+
+    from ._bridge import complete
+    from ._session import _core, _settings, connect
+    from .errors import DaytonaError
+
+    async def ask() -> str:
+        provider = await connect()
+        return await complete(partial(provider.ssh_command, sandbox, container, user))
+
+    if _core.is_local(_settings(os.environ)):
+        print(
+            "inspect-daytona: a Daytona inside another process cannot be reached: set DAYTONA_API_URL",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        command = anyio.run(ask)
+    except (DaytonaError, PrerequisiteError) as ex:
+        print(f"inspect-daytona: {ex}", file=sys.stderr)
+        return 1
+    os.execv("/bin/sh", ["sh", "-c", command])  # noqa: S606 - the shell quotes as the server's answer does
 
 
 def _serve(host: str, port: int) -> int:

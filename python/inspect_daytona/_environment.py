@@ -225,17 +225,10 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
 
     @override
     async def connection(self, *, user: str | None = None) -> SandboxConnection:
-        command = self._sandbox.connection_command()
+        command = self._sandbox.connection_command(user)
         if command is None:
             raise NotImplementedError("a sandbox of a Daytona inside this process has no shell to connect to")
-        if self._sandbox.is_container:
-            from .errors import DaytonaError
-
-            try:
-                command = await complete(partial(self._sandbox.shell_command, user))
-            except DaytonaError as error:
-                raise ConnectionError(f"there is no way into the container: {error}") from error
-        elif user is not None:
+        if user is not None and not self._sandbox.is_container:
             raise NotImplementedError("a Daytona sandbox is entered as its own user; use sudo inside it")
         return SandboxConnection(type="daytona", command=command, container=self.sandbox_name)
 

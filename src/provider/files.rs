@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::exec::Command;
-use super::sandbox::Sandbox;
+use super::sandbox::{ROOT, Sandbox};
 use crate::client::file_error;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -75,7 +75,7 @@ impl Sandbox {
             // As docker does, a file is read for the eval, not for the agent: checkpoints and tools keep root's
             // files. The owner's own permission to read still counts.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                match self.read_through_shim(path, limit, Some("root")).await {
+                match self.read_through_shim(path, limit, Some(ROOT)).await {
                     Err(unsupported) if unsupported.kind() == ErrorKind::UserUnsupported => {
                         Err(Error::new(ErrorKind::PermissionDenied, path))
                     }
@@ -91,7 +91,7 @@ impl Sandbox {
         const EACCES: i32 = 13;
         let mut outcome = self.read_by_call(path, limit, None).await?;
         if outcome.returncode == EACCES {
-            let as_root = self.read_by_call(path, limit, Some("root")).await;
+            let as_root = self.read_by_call(path, limit, Some(ROOT)).await;
             // no root to be had leaves it at that
             outcome = as_root.ok().filter(|outcome| outcome.returncode != 126).unwrap_or(outcome);
         }

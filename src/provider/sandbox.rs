@@ -25,6 +25,9 @@ pub fn shim() -> &'static [u8] {
 /// commands clean `/tmp`.
 pub(super) const SHIM_PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
+/// The user that may do everything, by a number that needs no entry in the sandbox's `/etc/passwd`.
+pub(super) const ROOT: &str = "0";
+
 /// A cheap handle of a sandbox, or of a container inside one.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -61,8 +64,6 @@ struct Machine {
     acks: Acks,
     /// What containers have mounted, once it was made.
     containers: OnceLock<String>,
-    /// The command that enters it by ssh, once somebody asked.
-    ssh: tokio::sync::OnceCell<String>,
     since: Instant,
 }
 
@@ -135,7 +136,6 @@ impl Sandbox {
             toolbox_is_root: OnceLock::new(),
             acks: Acks::default(),
             containers: OnceLock::new(),
-            ssh: tokio::sync::OnceCell::new(),
             since: Instant::now(),
         };
         let sandbox = Self { machine: Arc::new(machine), place: Place::Machine };
@@ -167,15 +167,6 @@ impl Sandbox {
 
     pub(super) fn toolbox(&self) -> &Toolbox {
         &self.machine.toolbox
-    }
-
-    /// The command that enters the machine by ssh, with a token that lasts `minutes` from the first call on.
-    pub(super) async fn ssh_command(&self, minutes: u32) -> Result<&str> {
-        let Machine { client, id, ssh, .. } = &*self.machine;
-        let asked = ssh.get_or_try_init(|| async {
-            client.sandboxes().ssh_access(id, minutes).await.map(|access| access.ssh_command)
-        });
-        asked.await.map(String::as_str)
     }
 
     /// The container that this is, if it is one.

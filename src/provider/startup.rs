@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::exec::{Background, Command, RawOutcome};
-use super::sandbox::Sandbox;
+use super::sandbox::{ROOT, Sandbox};
 use crate::config::{HealthTest, Healthcheck, Service, Tmpfs};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -133,7 +133,7 @@ impl Sandbox {
             .chain(arguments.iter().map(String::as_str))
             .chain([owner.as_str()])
             .collect();
-        let outcome = match self.exec_bytes(set_up(&words, Some("root"))).await {
+        let outcome = match self.exec_bytes(set_up(&words, Some(ROOT))).await {
             Err(error) if error.kind() == ErrorKind::UserUnsupported && !needs_root => {
                 self.exec_bytes(set_up(&words, None)).await
             }

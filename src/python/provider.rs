@@ -186,6 +186,21 @@ impl Provider {
         start(on_done, future, |py, ()| Ok(py.None()))
     }
 
+    /// Ends with the command that enters a container of a sandbox by ssh, with a fresh token.
+    fn ssh_command(
+        &self,
+        sandbox: String,
+        container: String,
+        user: Option<String>,
+        on_done: Py<PyAny>,
+    ) -> PyResult<Operation> {
+        let client = self.client.clone();
+        let future = async move {
+            provider::connection::ssh_command(&client, &sandbox, &container, user.as_deref()).await
+        };
+        start(on_done, future, |py, command: String| Ok(command.into_pyobject(py)?.into_any().unbind()))
+    }
+
     /// Sandboxes of Inspect evals: all, or the one with this id or name.
     fn find_sandboxes(&self, id_or_name: Option<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
         let client = self.client.clone();
@@ -353,17 +368,12 @@ impl Sandbox {
         self.inner.container_id().is_some()
     }
 
-    /// A shell command that opens a shell in the sandbox; `None` where there is no way in from outside. For a container
-    /// it would lead into the sandbox around it, see `shell_command`.
-    fn connection_command(&self) -> Option<String> {
-        (!self.local).then(|| format!("daytona ssh {}", self.inner.id()))
-    }
-
-    /// Ends with a shell command that opens a shell in the container.
-    fn shell_command(&self, user: Option<String>, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.inner.clone();
-        let future = async move { sandbox.shell_command(user.as_deref()).await };
-        start(on_done, future, |py, command: String| Ok(command.into_pyobject(py)?.into_any().unbind()))
+    /// A shell command that opens a shell in the sandbox, or in the container that this is, as `user`; `None` where there is
+    /// no way in from outside.
+    fn connection_command(&self, user: Option<&str>) -> Option<String> {
+        let command =
+            || self.inner.shell_command(user).unwrap_or_else(|| format!("daytona ssh {}", self.inner.id()));
+        (!self.local).then(command)
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.

@@ -13,6 +13,11 @@ const PROGRAM: &str = "/.inspect-daytona/program/shim";
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long a container may take to come back by its restart policy.
 const RESTART: Duration = Duration::from_secs(20);
+/// How long a container that is said to run may refuse a resident: what was refused may have met its restart, which is
+/// over by the time its state is asked for.
+const SETTLING: Duration = Duration::from_secs(3);
+/// Between two looks at a container.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an answer that are kept, the first ones; logs are cut to the last lines before.
 const ANSWER: usize = 16 * 1024;
 /// Lines of a container's log that a message shows.
@@ -34,25 +39,27 @@ pub(super) fn start(to: &Addressee, user: Option<&str>) -> Result<(), Refusal> {
             return Err(Refusal { kind: RefusalKind::UnknownUser, message });
         }
         let unavailable = |message| Refusal { kind: RefusalKind::Unavailable, message };
-        match Condition::of(&to.container) {
-            Condition::Restarting if began.elapsed() < RESTART => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Condition::Restarting => return Err(unavailable("its container keeps restarting".to_owned())),
-            Condition::Running => {
-                let message = format!("no command can be started in its container: {}", in_short(&text));
-                return Err(unavailable(message));
-            }
+        let patience = match Condition::of(&to.container) {
+            Condition::Restarting => RESTART,
+            Condition::Running => SETTLING,
             Condition::Other(message) => return Err(unavailable(message)),
+        };
+        if began.elapsed() >= patience {
+            let message = format!("no command can be started in its container: {}", in_short(&text));
+            return Err(unavailable(match patience {
+                RESTART => describe(&to.container).unwrap_or(message),
+                _ => message,
+            }));
         }
+        std::thread::sleep(PAUSE);
     }
 }
 
-/// Why a resident does not answer although its socket is there.
-pub(super) fn why_silent(container: &str) -> String {
+/// Why a resident cannot answer although its socket is there; `None` where its container runs.
+pub(super) fn why_silent(container: &str) -> Option<String> {
     match Condition::of(container) {
-        Condition::Other(message) => message,
-        Condition::Running | Condition::Restarting => "its container does not answer".to_owned(),
+        Condition::Other(message) => Some(message),
+        Condition::Running | Condition::Restarting => None,
     }
 }
 
@@ -66,6 +73,30 @@ enum Condition {
 
 impl Condition {
     fn of(container: &str) -> Self {
+        match State::of(container) {
+            Ok(state) if state.status == "running" => Self::Running,
+            Ok(state) if state.status == "restarting" => Self::Restarting,
+            Ok(state) => Self::Other(state.describe(container)),
+            Err(message) => Self::Other(message),
+        }
+    }
+}
+
+/// A container's state in words, with its last output; `None` where the Engine does not tell.
+fn describe(container: &str) -> Option<String> {
+    State::of(container).ok().map(|state| state.describe(container))
+}
+
+/// A container's state, as the Engine tells it.
+struct State {
+    status: String,
+    code: String,
+    is_out_of_memory: bool,
+    error: String,
+}
+
+impl State {
+    fn of(container: &str) -> Result<Self, String> {
         const FORMAT: &str = "{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Error}}";
         let Answer { success, text } = docker(
             &["inspect", "--type=container", "--format", FORMAT, "--", container].map(str::to_owned),
@@ -73,32 +104,34 @@ impl Condition {
         );
         if !success {
             let gone = text.contains("No such container");
-            return Self::Other(if gone {
+            return Err(if gone {
                 "its container was removed".to_owned()
             } else {
                 format!("the sandbox's Docker daemon does not answer: {}", in_short(&text))
             });
         }
-        let mut words = text.trim().splitn(4, ' ');
+        let mut words = text.trim().splitn(4, ' ').map(str::to_owned);
         let mut next = || words.next().unwrap_or_default();
-        let (status, code, out_of_memory, error) = (next(), next(), next(), next());
-        match status {
-            "running" => return Self::Running,
-            "restarting" => return Self::Restarting,
-            _ => {}
-        }
-        let mut message = format!("its container is {status}, exit code {code}");
-        if out_of_memory == "true" {
+        Ok(Self { status: next(), code: next(), is_out_of_memory: next() == "true", error: next() })
+    }
+
+    fn describe(&self, container: &str) -> String {
+        let mut message = match self.status.as_str() {
+            "restarting" => format!("its container keeps restarting, exit code {}", self.code),
+            "running" => format!("its container runs again, after exit code {}", self.code),
+            status => format!("its container is {status}, exit code {}", self.code),
+        };
+        if self.is_out_of_memory {
             message.push_str(", out of memory (OOMKilled)");
         }
-        if !error.is_empty() {
-            message = format!("{message}: {error}");
+        if !self.error.is_empty() {
+            message = format!("{message}: {}", self.error);
         }
         let log = docker(&["logs", "--tail", LOG_LINES, "--", container].map(str::to_owned), "").text;
         if !log.trim().is_empty() {
             message = format!("{message}; its last output:\n{}", log.trim_end());
         }
-        Self::Other(message)
+        message
     }
 }
 

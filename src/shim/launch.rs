@@ -160,7 +160,7 @@ impl Launch<'_> {
             (Stage::Execution, libc::ENOENT | libc::ENOTDIR) => {
                 (RefusalKind::ProgramNotFound, format!("{program}: not found"))
             }
-            (Stage::Execution, _) => (RefusalKind::System, format!("{program}: cannot execute: {what}")),
+            (Stage::Execution, _) => (RefusalKind::Execution, format!("{program}: cannot execute: {what}")),
             (Stage::Setup | Stage::User, _) => {
                 (RefusalKind::System, format!("{program}: cannot prepare its process: {what}"))
             }

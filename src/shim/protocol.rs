@@ -321,6 +321,9 @@ pub enum RefusalKind {
     UserUnsupported,
     /// The container does not run, or the Docker daemon does not answer.
     Unavailable,
-    /// Anything else: no memory, no processes, no disk space, or arguments too long.
+    /// The operating system cannot execute the program: its format is unknown, it is being written to, or its arguments
+    /// are too long.
+    Execution,
+    /// The sandbox lacks what any command needs: memory, processes, disk space.
     System,
 }

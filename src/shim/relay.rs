@@ -26,6 +26,11 @@ use super::system;
 const MARGIN: Duration = Duration::from_secs(10);
 /// Deliveries before the relay gives up.
 const TRIES: u32 = 4;
+/// The pause after a delivery without an answer, times how many there were: a container that is out of processes or
+/// memory for a moment gets over it.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The largest output that is put into a reply where it cannot be copied.
+const LARGEST_INLINE: u64 = 32 * 1024 * 1024;
 /// What a reply may hold beyond both outputs.
 const REST_OF_REPLY: u64 = 1024 * 1024;
 
@@ -105,7 +110,8 @@ impl Relay<'_> {
 
     fn deliver_until_answered(&self, parcel: &Parcel) -> Result<Reply, String> {
         let mut last = String::new();
-        for _ in 0..TRIES {
+        for number in 0..TRIES {
+            std::thread::sleep(PAUSE * number);
             let stream = match connect(self.to) {
                 Ok(stream) => stream,
                 Err(error) if is_absent(&error) => {
@@ -120,10 +126,13 @@ impl Relay<'_> {
             let message = self.deliver(&stream, parcel);
             match message {
                 Ok(Some(message)) => return Ok(self.settle(message, parcel)),
-                Ok(None) => {
-                    let message = engine::why_silent(&self.to.container);
-                    return Ok(Reply::Refused(Refusal { kind: RefusalKind::Unavailable, message }));
-                }
+                Ok(None) => match engine::why_silent(&self.to.container) {
+                    Some(message) => {
+                        return Ok(Reply::Refused(Refusal { kind: RefusalKind::Unavailable, message }));
+                    }
+                    // Slow is not gone: whoever asks may ask again.
+                    None => return Err("its container does not answer in time".into()),
+                },
                 // The process for the connection died, or the whole container did; a result is not lost by that.
                 Err(error) => last = format!("the container's shim gave no answer: {error}"),
             }
@@ -204,10 +213,22 @@ impl Relay<'_> {
             fs::rename(&unfinished, &path)?;
             Ok(copied)
         };
-        let copied = copy().map_err(|error| {
-            drop(fs::remove_file(&unfinished));
-            format!("not copied: {}", system::describe(&error))
-        })?;
+        let copied = match copy() {
+            Ok(copied) => copied,
+            // A full disk takes no copy, and a reply can be larger than it should be.
+            Err(_) if len <= LARGEST_INLINE => {
+                drop(fs::remove_file(&unfinished));
+                io::Seek::rewind(&mut (&file)).map_err(described)?;
+                let mut bytes = Vec::new();
+                file.take(len).read_to_end(&mut bytes).map_err(described)?;
+                complete(bytes.len() as u64)?;
+                return Ok(Kept::Inline(bytes));
+            }
+            Err(error) => {
+                drop(fs::remove_file(&unfinished));
+                return Err(format!("not copied: {}", system::describe(&error)));
+            }
+        };
         complete(copied)?;
         Ok(Kept::File { path: path.into_os_string().as_bytes().to_vec(), len: copied })
     }

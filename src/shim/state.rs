@@ -260,9 +260,11 @@ fn connect_without_file(id: ExecId) -> io::Result<UnixStream> {
     if is_trusted(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-/// Whether the other end of a connection without a file, which everybody can reach, is this user or root.
+/// Whether the other end of a connection without a file is this user or root. Everybody can reach it who has this
+/// network: that may be another container, whose root is none here.
 pub(super) fn is_trusted(stream: &UnixStream) -> bool {
-    system::peer_user(stream).is_ok_and(|user| user == 0 || user == system::effective_user())
+    let is_ours = |user| user == 0 || user == system::effective_user();
+    system::peer(stream).is_ok_and(|peer| peer.is_visible && is_ours(peer.user))
 }
 
 /// Where the state of `user` may be, best first.

@@ -34,7 +34,7 @@ pub(super) fn effective_user() -> u32 {
 }
 
 /// The user at the other end of a connection: who connected, or who listens.
-pub(super) fn peer_user(stream: &UnixStream) -> io::Result<u32> {
+pub(super) fn peer(stream: &UnixStream) -> io::Result<Peer> {
     // SAFETY: the structure is a valid place of the length that is passed along.
     unsafe {
         let mut peer: libc::ucred = std::mem::zeroed();
@@ -42,8 +42,15 @@ pub(super) fn peer_user(stream: &UnixStream) -> io::Result<u32> {
         let place = (&raw mut peer).cast();
         let option = libc::SO_PEERCRED;
         check(libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, place, &raw mut length))?;
-        Ok(peer.uid)
+        Ok(Peer { user: peer.uid, is_visible: peer.pid != 0 })
     }
+}
+
+/// The other end of a connection.
+pub(super) struct Peer {
+    pub(super) user: u32,
+    /// Whether it is a process of this PID namespace or of one below it.
+    pub(super) is_visible: bool,
 }
 
 /// Forks; `None` in the child. The shim has one thread, so the child may do anything.

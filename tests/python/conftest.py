@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
-from inspect_daytona import DaytonaSandboxEnvironment
 from exchange import missing
+from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona, serve
 
 # Set by `.ci/run`, which installs what tests may lack: then none of them is skipped for it.

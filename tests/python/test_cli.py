@@ -1,4 +1,4 @@
-"""The commands: `inspect sandbox cleanup daytona` and `inspect-daytona serve`."""
+"""The commands: `inspect sandbox cleanup daytona`, and those of `inspect-daytona`."""
 
 from __future__ import annotations
 
@@ -196,3 +196,33 @@ def test_serve_refuses_wrong_settings_in_one_sentence(
     assert done.stdout == ""
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_shell_enters_a_container_by_ssh(daytona: LocalDaytona, tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nprintf "<%s>" "$@"\nexit 7\n')
+    ssh.chmod(0o755)
+    box = daytona.create("inspect-box")
+    variables = daytona.environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run(
+        "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", "--user", "me", variables=variables
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith("<-t><")
+    assert "@localhost><docker exec -it --user 'me' 'c1' sh -c " in done.stdout
+    daytona.delete_all()
+
+
+def test_shell_of_an_unknown_sandbox_fails_and_names_it(daytona: LocalDaytona) -> None:
+    done = run("-m", "inspect_daytona", "shell", "nobody", "--container", "c1", variables=daytona.environment)
+    assert done.returncode == 1
+    assert "nobody" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shell_does_not_start_a_daytona_of_its_own() -> None:
+    done = run(
+        "-m", "inspect_daytona", "shell", "box", "--container", "c1", variables={"DAYTONA_API_URL": "local"}
+    )
+    assert done.returncode == 1
+    assert "DAYTONA_API_URL" in done.stderr

@@ -19,8 +19,9 @@ const LACKING: i32 = 10;
 /// The Engine ended, or cannot work on this machine of the platform: another sandbox may be luckier.
 const UNFIT: i32 = 11;
 
-/// Starts the Engine, `$1` seconds of patience. The image's own entrypoint may have done so already; its script also
-/// prepares the control groups that a nested Engine needs.
+/// Starts the Engine, `$1` seconds of patience. The image's own entrypoint may have done so already, or be about to: then
+/// ours may be the second one, which ends, and is not missed. Its script also prepares the control groups that a nested
+/// Engine needs. A file with the number of a daemon that ran when the image was made says nothing.
 ///
 /// Daytona's daemon takes orders from whoever connects to it (toolbox, ssh, web terminal, recordings), and only its
 /// proxies ask for a key. So the machine drops what containers send to these ports through the bridges, those of
@@ -31,8 +32,9 @@ lacking() { echo "$*" >&2; exit 10; }
 unfit() { echo "$*" >&2; [ -s "$log.log" ] && tail -n 40 "$log.log" >&2; exit 11; }
 answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 runs() {
-  for file in /run/docker.pid /var/run/docker.pid; do
-    [ -s "$file" ] && kill -0 "$(cat "$file")" 2>/dev/null && return 0
+  for file in /proc/[0-9]*/comm; do
+    read -r name 2>/dev/null <"$file" || continue
+    case $name in dockerd | dockerd-entrypo) return 0 ;; esac
   done
   return 1
 }
@@ -42,7 +44,7 @@ for program in docker dockerd; do
 done
 started=
 if ! answers && ! runs; then
-  rm -f "$log.log" "$log.ended"
+  rm -f "$log.log" "$log.ended" /run/docker.pid /var/run/docker.pid
   set -- "$1" dockerd --host=unix:///var/run/docker.sock
   if command -v dockerd-entrypoint.sh >/dev/null; then
     set -- "$1" dockerd-entrypoint.sh dockerd --host=unix:///var/run/docker.sock
@@ -58,7 +60,7 @@ docker compose version >/dev/null 2>&1 || lacking "it has no Docker Compose 2 (t
 end=$(($(date +%s) + $1))
 until answers; do
   if [ -n "$started" ]; then
-    [ -s "$log.ended" ] && unfit "its Docker daemon ended with exit code $(cat "$log.ended")"
+    [ -s "$log.ended" ] && ! runs && unfit "its Docker daemon ended with exit code $(cat "$log.ended")"
     grep -qi 'cgroup.*read-only file system' "$log.log" 2>/dev/null && unfit "its control groups are read-only"
   fi
   [ "$(date +%s)" -lt "$end" ] || unfit "its Docker daemon did not answer within $1 s"

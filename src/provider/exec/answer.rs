@@ -10,7 +10,7 @@ use crate::api::toolbox::ExecuteRequest;
 use crate::client::Replay;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::sandbox::{SHIM_PLACES, Sandbox};
-use crate::shim::protocol::{Action, Call, Finished, Kept, Refusal, RefusalKind, Reply, find_reply};
+use crate::shim::protocol::{Action, Call, ExecId, Finished, Kept, Refusal, RefusalKind, Reply, find_reply};
 
 /// What one request may take beyond its wait before it counts as lost.
 pub(super) const REQUEST_MARGIN: Duration = Duration::from_secs(30);
@@ -18,8 +18,11 @@ pub(super) const REQUEST_MARGIN: Duration = Duration::from_secs(30);
 const INLINE_CALL: usize = 96 * 1024;
 /// Answers without a reply in a row before the sandbox counts as broken.
 const UNANSWERED: u32 = 4;
-/// The wait after an answer without a reply, times how many there were in a row.
-const UNANSWERED_PAUSE: Duration = Duration::from_millis(500);
+/// For how long nothing but answers without a reply may come about a command that is known to run: it needs none to go on,
+/// and may be the very one that uses up the sandbox's processes or memory.
+const UNANSWERED_WHILE_IT_RUNS: Duration = Duration::from_secs(90);
+/// The wait after an answer without a reply, times how many there were in a row, and the longest one.
+const UNANSWERED_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// What a command's timeout may be exceeded by (grace, kill, drain) before its exec counts as lost.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
@@ -32,13 +35,14 @@ impl Sandbox {
         until: Until,
     ) -> Result<Ended> {
         let user = call.user.clone();
-        call.acks = self.take_acks(user.as_deref());
+        let mut acks = Acks::take(self, user.as_deref());
+        call.acks.clone_from(&acks.ids);
         let result = self.run_acknowledging(&call, uploads, until).await;
-        match &result {
-            Ok(Ended::Running) => {}
-            Ok(_) => self.push_ack(user.as_deref(), call.id),
-            // the acknowledgements may not have arrived: they ride on the next call again
-            Err(_) => call.acks.iter().for_each(|id| self.push_ack(user.as_deref(), *id)),
+        if result.is_ok() {
+            acks.ids.clear();
+        }
+        if let Ok(Ended::Finished(_) | Ended::Refused(_)) = &result {
+            self.push_ack(user.as_deref(), call.id);
         }
         result
     }
@@ -59,7 +63,7 @@ impl Sandbox {
             uploads.push((call_path.clone(), Bytes::from(encoded)));
         }
         // armed before anything is sent: whatever arrives, a dropped future ends it
-        let killer = KillOnDrop::new(self, call);
+        let killer = KillOnDrop::new(self, call, uploads.iter().map(|(path, _)| path.clone()).collect());
         if !uploads.is_empty() {
             self.upload_all(&uploads).await?;
         }
@@ -67,6 +71,7 @@ impl Sandbox {
         let mut shim = self.shim();
         let mut attaching = false;
         let mut unanswered = 0;
+        let mut unanswered_since = None;
         let mut replaced = 0;
         loop {
             let text = match (attaching, inline) {
@@ -87,6 +92,8 @@ impl Sandbox {
                 Some(Reply::Pending) => {
                     attaching = true;
                     unanswered = 0;
+                    unanswered_since = None;
+                    replaced = 0;
                     if let (None, Until::Ended(Some(timeout))) = (deadline, &until) {
                         deadline = Some(tokio::time::Instant::now() + *timeout + TIMEOUT_MARGIN);
                     }
@@ -97,8 +104,7 @@ impl Sandbox {
                     return Ok(Ended::Finished(finished));
                 }
                 Some(Reply::Refused(refusal)) if refusal.kind == RefusalKind::Unavailable => {
-                    // whether it ran before is not known where it was only asked about
-                    killer.disarm();
+                    // the killer stays armed: whether it ran before is not known
                     return Err(self.unavailable(refusal.message));
                 }
                 Some(Reply::Refused(refusal)) => {
@@ -117,25 +123,29 @@ impl Sandbox {
                 }
                 None => {
                     unanswered += 1;
-                    if unanswered >= UNANSWERED {
+                    let since = *unanswered_since.get_or_insert_with(tokio::time::Instant::now);
+                    let patient = attaching && since.elapsed() < UNANSWERED_WHILE_IT_RUNS;
+                    if unanswered >= UNANSWERED && !patient {
                         return Err(self.broken(response.exit_code, &response.text).await);
                     }
                     // Only an exec that certainly never began may begin with a new shim, whose state is empty. What is
-                    // known about one in a container is not with this shim.
+                    // known about one in a container is not with this shim; and one that runs is only asked about,
+                    // and answers any shim.
                     let never_began = !attaching && unanswered == 1 && response.once;
-                    if (never_began || self.container().is_some()) && shim_is_missing(response.exit_code) {
+                    let harmless = never_began || attaching || self.container().is_some();
+                    if harmless && shim_is_missing(response.exit_code) {
                         shim = self.replace_shim(&shim).await?;
                         unanswered = 0;
                         replaced += 1;
                         if replaced > SHIM_PLACES.len() {
                             return Err(self.broken(response.exit_code, &response.text).await);
                         }
-                        if !uploads.is_empty() {
+                        if !uploads.is_empty() && !attaching {
                             self.upload_all(&uploads).await?;
                         }
                     } else {
                         // a sandbox that is out of processes or memory for a moment gets over it
-                        tokio::time::sleep(UNANSWERED_PAUSE * unanswered).await;
+                        tokio::time::sleep((UNANSWERED_PAUSE.0 * unanswered).min(UNANSWERED_PAUSE.1)).await;
                     }
                 }
             }
@@ -177,6 +187,27 @@ impl Sandbox {
     }
 }
 
+/// Acknowledgements that ride on a call; on the next one again unless this one is answered, also if it is dropped.
+struct Acks<'sandbox> {
+    sandbox: &'sandbox Sandbox,
+    user: Option<&'sandbox str>,
+    ids: Vec<ExecId>,
+}
+
+impl<'sandbox> Acks<'sandbox> {
+    fn take(sandbox: &'sandbox Sandbox, user: Option<&'sandbox str>) -> Self {
+        Self { sandbox, user, ids: sandbox.take_acks(user) }
+    }
+}
+
+impl Drop for Acks<'_> {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            self.sandbox.push_ack(self.user, id);
+        }
+    }
+}
+
 /// The most that a call's outputs may hold; unknown for one that only asks.
 fn output_limit(call: &Call) -> u64 {
     match &call.action {
@@ -188,8 +219,8 @@ fn output_limit(call: &Call) -> u64 {
 
 /// What a shell answered.
 pub(super) struct Answered {
-    exit_code: i64,
-    text: String,
+    pub(super) exit_code: i64,
+    pub(super) text: String,
     /// Whether it was asked only once, as far as we know.
     once: bool,
 }
@@ -220,6 +251,6 @@ pub(super) enum Ended {
 ///
 /// By the status alone: the shim comes last in the script, and whatever an agent makes its shells print must not lead to
 /// a second start.
-fn shim_is_missing(exit_code: i64) -> bool {
+pub(super) fn shim_is_missing(exit_code: i64) -> bool {
     matches!(exit_code, 126 | 127)
 }

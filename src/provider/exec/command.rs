@@ -15,7 +15,7 @@ const INLINE_INPUT: usize = 64 * 1024;
 pub(super) const INLINE_OUTPUT: u64 = 1024 * 1024;
 
 /// A command, as Inspect's `exec` describes it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Command {
     /// Program and arguments; no shell is involved.
     pub argv: Vec<String>,
@@ -143,7 +143,10 @@ pub(super) fn refused(refusal: Refusal, program: String) -> Result<RawOutcome> {
     };
     match refusal.kind {
         RefusalKind::ProgramNotFound => failed(127),
-        RefusalKind::WorkingDirectory | RefusalKind::UnknownUser | RefusalKind::System => failed(126),
+        RefusalKind::WorkingDirectory | RefusalKind::UnknownUser | RefusalKind::Execution => failed(126),
+        // it says nothing of the command, which a status would
+        RefusalKind::System => Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message)
+            .with_hint("Commands of the sample may have used up its processes, memory or disk space")),
         RefusalKind::Unavailable => Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message)),
         RefusalKind::PermissionDenied => Err(Error::new(ErrorKind::PermissionDenied, program)),
         RefusalKind::UserUnsupported => Err(Error::new(ErrorKind::UserUnsupported, refusal.message)),

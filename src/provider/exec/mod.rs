@@ -17,11 +17,14 @@ pub use self::command::{Command, Outcome};
 use self::command::{INLINE_OUTPUT, refused, start, validate};
 use super::sandbox::Sandbox;
 use crate::error::{Error, ErrorKind, Result};
-use crate::shim::protocol::{Action, Call, ExecId, Read};
+use crate::shim::protocol::{Action, Call, ExecId, Read, RefusalKind};
 
 /// How long one request waits for a command's end. Connections that carry nothing are cut after 60 to 100 s by what
 /// stands in front of the platform.
 const WAIT: Duration = Duration::from_secs(45);
+/// The pauses after which a command is tried again that could not begin because the sandbox lacked something.
+const LACKING: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// How long a look at a command of the background waits: with none, the shim would not look.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -53,11 +56,25 @@ impl Sandbox {
     pub(in crate::provider) async fn exec_bytes(&self, command: Command) -> Result<RawOutcome> {
         let program = command.argv.first().cloned().unwrap_or_default();
         let timeout = command.timeout;
-        let (call, uploads) = self.start_call(command)?;
-        match self.run(call, uploads, Until::Ended(timeout)).await? {
-            Ended::Finished(finished) => Ok(finished.into()),
-            Ended::Refused(refusal) => refused(refusal, program),
-            Ended::Running => Err(Error::new(ErrorKind::Unexpected, "a command's end was not awaited")),
+        let mut pauses = LACKING.iter();
+        loop {
+            let (call, uploads) = self.start_call(command.clone())?;
+            match self.run(call, uploads, Until::Ended(timeout)).await? {
+                Ended::Finished(finished) => return Ok(finished.into()),
+                Ended::Refused(refusal) => {
+                    match pauses.next().filter(|_| refusal.kind == RefusalKind::System) {
+                        // it never began, so that a fresh exec is no second run
+                        Some(pause) => tokio::time::sleep(*pause).await,
+                        None => {
+                            return refused(refusal, program)
+                                .map_err(|error| error.with_sandbox(self.label()));
+                        }
+                    }
+                }
+                Ended::Running => {
+                    return Err(Error::new(ErrorKind::Unexpected, "a command's end was not awaited"));
+                }
+            }
         }
     }
 

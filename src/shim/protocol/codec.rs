@@ -118,6 +118,7 @@ pub(super) fn encode_reply(reply: &Reply) -> Vec<u8> {
                 RefusalKind::UserUnsupported => 4,
                 RefusalKind::System => 5,
                 RefusalKind::Unavailable => 6,
+                RefusalKind::Execution => 7,
             });
             writer.bytes(refusal.message.as_bytes());
         }
@@ -154,6 +155,7 @@ pub(super) fn decode_reply(bytes: &[u8]) -> Result<Reply, DecodeError> {
                     4 => RefusalKind::UserUnsupported,
                     5 => RefusalKind::System,
                     6 => RefusalKind::Unavailable,
+                    7 => RefusalKind::Execution,
                     _ => return Err(DecodeError::Invalid("refusal")),
                 },
                 message: reader.text("message")?,

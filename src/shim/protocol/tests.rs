@@ -71,6 +71,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(RefusalKind::UserUnsupported),
         Just(RefusalKind::System),
         Just(RefusalKind::Unavailable),
+        Just(RefusalKind::Execution),
     ];
     prop_oneof![
         finished,

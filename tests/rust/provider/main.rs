@@ -23,6 +23,7 @@ mod images;
 mod leaks;
 mod network;
 mod once;
+mod patience;
 mod round_trips;
 mod sandboxes;
 #[path = "../client/server.rs"]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use inspect_daytona::shim::protocol::{Action, End, Start, script};
 
 use crate::sandbox::{
-    LONG, Sandbox, bytes, call, command, eventually, finished, marked, outcome, sh, start_call, stdout,
+    LONG, Sandbox, bytes, call, command, eventually, finished, is_alive, marked, outcome, sh, start_call,
+    stdout,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,7 +62,7 @@ fn a_timeout_finds_what_dropped_its_marker() {
     let script = format!("env -i setsid sh -c 'echo $$ >{}; exec sleep 600' & wait", file.display());
     assert!(finished(sandbox.run(within(SECOND, sh(&script)))).timed_out);
     let pid: u32 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
-    assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+    assert!(!is_alive(pid));
 }
 
 #[test]

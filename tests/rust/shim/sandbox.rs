@@ -200,6 +200,13 @@ pub(crate) fn marked(id: ExecId) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process has not ended; one that has may wait for its parent to notice.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| !state.trim().starts_with(['Z', 'X']))
+}
+
 /// The parent of a process.
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -138,7 +138,7 @@ fn arguments_too_long_are_refused_with_a_reason() {
     start.argv.push(vec![b'x'; 200_000]);
     let call = start_call(sandbox.id(), start);
     let refusal = refusal(sandbox.deliver_file(&call, &sandbox.path().join("call"), true));
-    assert_eq!(refusal.kind, RefusalKind::System);
+    assert_eq!(refusal.kind, RefusalKind::Execution);
     assert!(refusal.message.contains("Argument list too long"), "{}", refusal.message);
 }
 
