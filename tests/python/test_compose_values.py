@@ -16,7 +16,7 @@ from local_daytona import LocalDaytona
 REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
-TOKEN = "it's a $TOKEN\nof two lines"
+TEXT = "it's a $TOKEN\nof two lines"
 SETTINGS = "a $SETTING"
 COMPOSE = """\
 include: [elsewhere/inner.yaml]
@@ -66,7 +66,7 @@ async def services(server: LocalDaytona, tmp_path_factory: pytest.TempPathFactor
     (directory / "compose.yaml").write_text(COMPOSE)
     config = str(directory / "compose.yaml")
     provider = DaytonaSandboxEnvironment
-    variables = {**server.environment, "TEST_TOKEN": TOKEN, "TEST_SETTINGS": SETTINGS}
+    variables = {**server.environment, "TEST_TOKEN": TEXT, "TEST_SETTINGS": SETTINGS}
     with pytest.MonkeyPatch.context() as patch, sandbox_lifecycle_scope():
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -79,7 +79,7 @@ async def services(server: LocalDaytona, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("path", ["/run/secrets/token", "/run/secrets/again", "/built-with"])
 async def test_a_secret_of_a_variable_is_there_for_services_and_builds(services: Services, path: str) -> None:
-    assert await services["default"].read_file(path) == TOKEN
+    assert await services["default"].read_file(path) == TEXT
 
 
 async def test_a_config_of_a_variable_is_there(services: Services) -> None:
