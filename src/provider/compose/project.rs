@@ -2,6 +2,7 @@
 //! them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +24,6 @@ pub(super) const DIRECTORY: &str = "/var/lib/inspect-project";
 const NOTHING_TO_IGNORE: &[u8] = b"# what is to be left out has been left out already\n";
 
 /// A project, ready to be sent. Every sample of a configuration shares it.
-#[derive(Debug)]
 pub(in crate::provider) struct Project {
     /// The compose file, with the sandbox's paths.
     model: Value,
@@ -38,6 +38,13 @@ pub(in crate::provider) struct Project {
     notes: Vec<String>,
     /// Services with `network_mode: host`.
     unconfined: Vec<String>,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // files and values of secrets are in it
+        f.write_str("Project(..)")
+    }
 }
 
 /// How many projects are kept. Where a sample's metadata is part of the configuration there is one for each sample, and
