@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Restarts after which a container is given up. Docker doubles the pause between two, from 100 ms on, so that these take
+/// about 100 s: longer than what others wait for usually needs.
+const RESTARTS: u32 = 10;
 /// How many healthchecks a description shows, the last ones.
 const CHECKS: usize = 3;
 
@@ -16,6 +19,9 @@ pub(super) struct Container {
     pub(super) id: String,
     config: Config,
     state: State,
+    /// How often its policy has restarted it.
+    #[serde(default)]
+    restart_count: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -86,10 +92,18 @@ impl Container {
     pub(super) fn progress(&self) -> Progress {
         match (self.state.status.as_str(), self.health()) {
             ("running", "none" | "" | "healthy") => Progress::Ready,
+            ("restarting", _) if self.restart_count >= RESTARTS => Progress::Failed,
             ("running", "starting") | ("created" | "restarting", _) => Progress::Starting,
             ("exited", _) if self.state.exit_code == 0 => Progress::Done,
             _ => Progress::Failed,
         }
+    }
+
+    /// Whether it was restarted since `earlier`, an earlier look at all containers. One that ends at once runs for a moment
+    /// each time.
+    pub(super) fn is_restless(&self, earlier: &[Self]) -> bool {
+        let before = earlier.iter().find(|container| container.id == self.id);
+        self.restart_count > before.map_or(0, |container| container.restart_count)
     }
 
     /// Its state in words, with its last healthchecks.
@@ -99,7 +113,9 @@ impl Container {
             ("running", "none" | "") => "runs".to_owned(),
             ("running", health) => format!("runs but is {health}"),
             ("exited" | "dead", _) => format!("ended with exit code {exit_code}"),
-            ("restarting", _) => format!("keeps restarting (exit code {exit_code})"),
+            ("restarting", _) => {
+                format!("keeps restarting (exit code {exit_code}, {} times)", self.restart_count)
+            }
             ("created", _) => "was never started".to_owned(),
             (status, _) => format!("is {status}"),
         };
@@ -151,6 +167,22 @@ mod tests {
         ] {
             assert_eq!(one(state).progress(), progress, "{state}");
         }
+    }
+
+    #[test]
+    fn a_container_that_keeps_restarting_is_given_up_and_one_that_was_restarted_is_looked_at_again() {
+        let restarted = |status: &str, restart_count| Container {
+            restart_count,
+            ..one(&format!(r#"{{"Status": "{status}", "ExitCode": 3}}"#))
+        };
+        assert_eq!(restarted("restarting", 9).progress(), Progress::Starting);
+        let given_up = restarted("restarting", 10);
+        assert_eq!(given_up.progress(), Progress::Failed);
+        assert_eq!(given_up.describe(), "service web keeps restarting (exit code 3, 10 times)");
+        let now = restarted("running", 2);
+        assert!(now.is_restless(&[]) && now.is_restless(&[restarted("running", 1)]));
+        assert!(!now.is_restless(&[restarted("restarting", 2)]));
+        assert!(!restarted("running", 0).is_restless(&[]));
     }
 
     #[test]

@@ -86,6 +86,7 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
     }
     let began = Instant::now();
     let mut wait = LOOK.0;
+    let mut earlier = Vec::new();
     loop {
         let containers = list(machine).await?;
         let any = |progress| containers.iter().any(|container| container.progress() == progress);
@@ -93,13 +94,15 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
             let message = "a service did not start".to_owned();
             return Err(explained(describe(machine, message, &containers).await));
         }
-        if !any(Progress::Starting) {
+        let restless = containers.iter().any(|container| container.is_restless(&earlier));
+        if !any(Progress::Starting) && !restless {
             return Ok(containers);
         }
         if began.elapsed() > patience {
             let message = format!("a service was not ready within {} s", patience.as_secs());
             return Err(describe(machine, message, &containers).await);
         }
+        earlier = containers;
         sleep(wait).await;
         wait = (wait * 3 / 2).min(LOOK.1);
     }

@@ -9,14 +9,14 @@ use serde_json::json;
 use crate::fixture::{Fixture, output, shell};
 
 /// An address of this machine for as long as a test runs, with a server on it that answers `hello`.
-struct Peer {
-    address: Ipv4Addr,
-    port: u16,
+pub(crate) struct Peer {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
 }
 
 impl Peer {
     /// Takes the address with `ip`; needs root.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::at(Self::random())
     }
 
@@ -60,7 +60,7 @@ fn ip(what: &str, address: Ipv4Addr) {
 }
 
 /// A server that can keep allow lists, or the reason why this test cannot run.
-async fn gateway(options: LocalOptions) -> Option<Fixture> {
+pub(crate) async fn gateway(options: LocalOptions) -> Option<Fixture> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("skipped: needs root");
         return None;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use inspect_daytona::local::control::{DockerChoice, LocalOptions};
 use inspect_daytona::provider::connection::ssh_command;
 use inspect_daytona::shim::protocol::{Action, Call, Reply, find_reply, script};
 
 use super::project::{Project, daytona, in_machine, possible};
 use crate::fixture::{output, shell};
+use crate::network::{Peer, gateway};
 
 /// Daytona's daemon listens on these ports of a machine in the cloud, and asks nobody for a key. Local Daytona's does
 /// not, so web servers stand in for it.
@@ -68,6 +70,35 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         let own = service.exec(shell("hostname")).await.unwrap().stdout;
         assert_eq!(shown.trim(), own.trim(), "{command}");
     }
+    fixture.finish().await;
+}
+
+/// The machine has a way out, which an internal network has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_network_leads_to_its_services_and_nowhere_else() {
+    if !possible() {
+        return;
+    }
+    let options = LocalOptions { docker: DockerChoice::Off, ..LocalOptions::default() };
+    let Some(fixture) = gateway(options).await else { return };
+    let peer = Peer::new();
+    let project = Project::new(
+        "services:\n  default:\n    build: image\n    command: sleep infinity\n    networks: [outside]\n  \
+         store:\n    build: image\n    command: sleep infinity\n    networks: [inside]\n  \
+         web:\n    build: image\n    command: sh -c 'mkdir /page; echo page >/page/index.html; exec httpd -f -p 80 -h /page'\n    \
+         networks: [outside, inside]\nnetworks:\n  outside: {}\n  inside: {internal: true}\n",
+    );
+    let services = project.create(&fixture).await.unwrap();
+    let outside = format!("timeout 10 nc {} {} </dev/null || echo nothing", peer.address, peer.port);
+    let page = "timeout 10 wget -q -O - http://web/ 2>/dev/null || echo nothing";
+    for (name, service) in &services {
+        let expected = if name == "store" { "nothing\n" } else { "hello\n" };
+        let said = service.exec(shell(&outside)).await.unwrap().stdout;
+        assert_eq!(said, expected, "{name}");
+        assert_eq!(output(service, page).await, "page\n", "{name}");
+    }
+    let store = "timeout 10 nc -w 5 store 80 </dev/null 2>/dev/null; nslookup store >/dev/null 2>&1 && echo known || echo unknown";
+    assert_eq!(output(&services[0].1, store).await, "unknown\n");
     fixture.finish().await;
 }
 
