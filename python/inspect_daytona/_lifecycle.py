@@ -88,6 +88,7 @@ async def task_cleanup(cleanup: bool) -> None:
     Idempotent: by the first call of a batch all of its samples have ended.
     """
     batch = current_batch()
+    batch.directories.forget()
     rows: list[tuple[str, str | None, str]] = []
     for run in list(batch.runs):
         # what the account says if there is no time for more

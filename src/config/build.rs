@@ -59,8 +59,12 @@ fn build(
     let context = reading.path(written);
     match reading.context.files.kind(&context) {
         Ok(FileKind::Directory | FileKind::LinkToDirectory) => {}
-        Ok(FileKind::File { .. }) => {
+        Ok(FileKind::File { .. } | FileKind::Special(_)) => {
             return Err(node.problem(format!("the build context {} is a file", context.display())));
+        }
+        Ok(FileKind::DanglingLink) => {
+            let message = format!("the build context {} is a link that leads nowhere", context.display());
+            return Err(node.problem(message));
         }
         Err(error) => {
             return Err(

@@ -9,6 +9,8 @@ use super::plan::{
 };
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
+use super::resources::Asked;
+use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
 
 /// Reads an interpolated compose file.
@@ -47,8 +49,11 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
     };
     let mut local = Vec::new();
     let mut read = Vec::new();
+    let mut asked = Asked::default();
     for entry in &active {
-        read.push(service::read(&mut reading, entry, around, &mut local)?);
+        let (service, asks) = service::read(&mut reading, entry, around, &mut local)?;
+        asked = asked.and(&asks);
+        read.push(service);
     }
     match (active.as_slice(), read.len()) {
         ([], _) => Err(services_node.problem("no service is to run")),
@@ -59,6 +64,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
             Ok(Plan::Single(Box::new(SandboxPlan { service, settings, warnings })))
         }
         _ => {
+            let used = secrets::read(&reading, top, &active)?;
             check_multi(&mut reading, top, &active, &read, &settings)?;
             let says_memory = |service: &Service| service.resources.memory.is_some();
             if settings.resources.memory.is_none()
@@ -72,10 +78,11 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
                 );
             }
             let default = default_service(&active)?;
-            let resources = overlay(total(&read), &settings.resources);
+            let resources = overlay(total(&asked), &settings.resources);
             Ok(Plan::Multi(Box::new(ComposeProject {
                 directory: reading.directory.to_path_buf(),
-                model: ComposeModel(model::render(top, &active, &read)),
+                model: ComposeModel(model::render(top, &active, &read, &used)),
+                secrets: used.secrets,
                 default,
                 local_paths: local,
                 environment: settings.env_vars.clone(),
@@ -247,18 +254,13 @@ fn check_multi(
     Ok(())
 }
 
-/// The sum of all services, plus one core and 1 GiB for the Docker daemon.
-fn total(services: &[Service]) -> Resources {
-    let sum = |part: fn(&Resources) -> Option<u32>| {
-        services.iter().filter_map(|service| part(&service.resources)).fold(0_u32, u32::saturating_add)
-    };
-    let gpu = sum(|resources| resources.gpu);
+/// What all services ask for, plus one core and 1 GiB for the Docker daemon.
+fn total(asked: &Asked) -> Resources {
+    let sum = asked.whole();
     Resources {
-        cpu: Some(sum(|resources| resources.cpu).saturating_add(1)),
-        memory: Some(sum(|resources| resources.memory).saturating_add(1)),
-        disk: None,
-        gpu: (gpu > 0).then_some(gpu),
-        gpu_types: Vec::new(),
+        cpu: Some(sum.cpu.unwrap_or(0).saturating_add(1)),
+        memory: Some(sum.memory.unwrap_or(0).saturating_add(1)),
+        ..sum
     }
 }
 

@@ -1,5 +1,6 @@
 //! Build contexts: the files that a build needs, and the hash under which the platform keeps them.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
@@ -31,7 +32,8 @@ pub struct BuildContext {
     /// Build arguments that the Dockerfile does not take.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unused_args: Vec<String>,
-    /// Links to directories, which the platform cannot keep and which are left out.
+    /// What the platform cannot keep and is left out: links to directories; and, with what they are in parentheses,
+    /// links that lead nowhere, sockets, pipes and devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped_links: Vec<String>,
 }
@@ -83,18 +85,29 @@ impl BuildContext {
 /// The platform's hash of a context: MD5 over its path in the archive, then each file's path and bytes, and the path of
 /// each empty directory. `entries` come in that order: a directory's files before its directories, both sorted.
 ///
-/// Executable files add a mark, since the platform keeps permissions but its own hash does not see them; hashes of
-/// contexts without any are those of the platform's SDK.
+/// Nothing separates them, so what the platform's own hash does not tell apart gets a mark here: executable files, since
+/// the platform keeps permissions; empty files, since one is hashed as an empty directory of its name is, and two as one
+/// whose name is both; and empty directories after the first, for the same reason. Hashes of contexts without any are
+/// those of the platform's SDK. What is left are contents that continue with the path and the content of another file.
 ///
 /// # Errors
 /// `InvalidConfig` where a file cannot be read.
 pub fn hash(archive_path: &str, entries: &[ContextEntry], files: &dyn Files) -> Result<String> {
     let mut hash = Md5::new();
     hash.update(archive_path);
+    let mut directories = 0;
     for entry in entries {
+        directories += u32::from(entry.directory);
+        if entry.directory && directories > 1 {
+            hash.update("\0directory");
+        }
         hash.update(&entry.path);
         if !entry.directory {
-            hash.update(files.read(&entry.source).map_err(|error| unreadable(&entry.source, error))?);
+            let size =
+                update(&mut hash, files, &entry.source).map_err(|error| unreadable(&entry.source, error))?;
+            if size == 0 {
+                hash.update("\0empty");
+            }
         }
         if entry.executable {
             hash.update("\0executable");
@@ -106,6 +119,24 @@ pub fn hash(archive_path: &str, entries: &[ContextEntry], files: &dyn Files) -> 
         let _ = write!(text, "{byte:02x}");
         text
     }))
+}
+
+/// Hashes a file piece by piece; how large it is.
+fn update(hash: &mut Md5, files: &dyn Files, path: &Path) -> std::io::Result<u64> {
+    let mut file = files.open(path)?;
+    let mut piece = vec![0; 64 * 1024];
+    let mut size = 0;
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(size),
+            Ok(count) => {
+                hash.update(&piece[..count]);
+                size += count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct Walk<'a> {
@@ -135,6 +166,12 @@ impl Walk<'_> {
                 }
                 Ok(FileKind::LinkToDirectory) if !excluded && self.is_read(&path) => {
                     self.context.skipped_links.push(path);
+                }
+                Ok(FileKind::DanglingLink) if !excluded && self.is_read(&path) => {
+                    self.context.skipped_links.push(format!("{path} (it leads nowhere)"));
+                }
+                Ok(FileKind::Special(name)) if !excluded && self.is_read(&path) => {
+                    self.context.skipped_links.push(format!("{path} (a {name})"));
                 }
                 Ok(FileKind::File { executable }) if !excluded && self.is_read(&path) => {
                     self.add(ContextEntry { path, source, directory: false, executable })?;
@@ -252,6 +289,30 @@ mod tests {
         assert_eq!(hash("src", &whole.entries, &files).unwrap(), "15be420006d554d94829716118f690b7");
         let executable = ContextEntry { executable: true, ..file };
         assert_ne!(hash("a.txt", &[executable], &files).unwrap(), of_file);
+    }
+
+    #[test]
+    fn what_is_empty_is_told_apart_by_kind_and_name() {
+        let hashes: std::collections::BTreeSet<_> = [
+            MemoryFiles::default().with_directory("/c/ab"),
+            MemoryFiles::default().with("/c/ab", ""),
+            MemoryFiles::default().with("/c/a", "").with("/c/b", ""),
+            MemoryFiles::default().with_directory("/c/a").with_directory("/c/b"),
+            MemoryFiles::default().with("/c/a", "").with_directory("/c/b"),
+        ]
+        .iter()
+        .map(|files| read("FROM a\nCOPY . /x\n", files).hash)
+        .collect();
+        assert_eq!(hashes.len(), 5);
+    }
+
+    #[test]
+    fn a_file_of_several_pieces_is_hashed_as_a_whole() {
+        let content = "0123456789abcde\n".repeat(10_000);
+        let files = MemoryFiles::default().with("/c/a", content.clone());
+        let expected = Md5::digest(format!(".a{content}"));
+        let found = read("FROM a\nCOPY a /x\n", &files).hash.unwrap();
+        assert_eq!(found, format!("{expected:x}"));
     }
 
     #[test]

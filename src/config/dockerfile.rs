@@ -43,11 +43,13 @@ impl Dockerfile {
         &self.text
     }
 
-    /// What `COPY`, `ADD` and `RUN --mount` read from the context. Variables are known from `ARG`, `ENV` and `args`.
+    /// What `COPY`, `ADD` and `RUN --mount` read from the context, also by `ONBUILD` of a stage that another one is built
+    /// from. Variables are known from `ARG`, `ENV` and `args`. What an image of a registry has in `ONBUILD` is not known.
     pub fn context_use(&self, args: &BTreeMap<String, String>) -> ContextUse {
         let mut paths = BTreeSet::new();
         let mut variables = Variables::default();
-        for instruction in &self.instructions {
+        let triggered = self.with_triggers(args);
+        for instruction in &triggered {
             variables.follow(instruction, args);
             let sources = match instruction.keyword.as_str() {
                 "COPY" | "ADD" => copied(instruction),
@@ -68,12 +70,8 @@ impl Dockerfile {
         if paths.is_empty() { ContextUse::Nothing } else { ContextUse::Some(paths) }
     }
 
-    /// Whether anything may read this file of the context, directly or as a part of something: also what it cannot be
-    /// told of, and what runs only in stages that are built on one of this Dockerfile.
+    /// Whether anything may read this file of the context, directly or as a part of something: also what cannot be told.
     pub fn may_read(&self, path: &str) -> bool {
-        if self.instructions.iter().any(|instruction| instruction.keyword == "ONBUILD") {
-            return true;
-        }
         match self.context_use(&BTreeMap::new()) {
             ContextUse::Nothing => false,
             ContextUse::All => true,
@@ -81,6 +79,39 @@ impl Dockerfile {
                 .iter()
                 .any(|source| Pattern::parse(source).is_none_or(|pattern| pattern.matches_within(path))),
         }
+    }
+
+    /// The instructions, with those of `ONBUILD` behind each `FROM` that runs them, and without those that nothing runs.
+    fn with_triggers(&self, args: &BTreeMap<String, String>) -> Vec<Instruction> {
+        let mut all = Vec::new();
+        let mut stages: Vec<(String, Vec<Instruction>)> = Vec::new();
+        let mut variables = Variables::default();
+        for instruction in &self.instructions {
+            match instruction.keyword.as_str() {
+                "ONBUILD" => {
+                    if let Some((_, triggers)) = stages.last_mut() {
+                        triggers.push(instruction.trigger(self.escape));
+                    }
+                }
+                "FROM" => {
+                    all.push(instruction.clone());
+                    let base = instruction.words.first().and_then(|word| variables.expand_global(word));
+                    let is_base =
+                        |name: &str| base.as_ref().is_none_or(|base| base.eq_ignore_ascii_case(name));
+                    let run = stages.iter().filter(|(name, _)| !name.is_empty() && is_base(name));
+                    // where the base cannot be told it may be any of them
+                    all.extend(run.flat_map(|(_, triggers)| triggers.iter().cloned()));
+                    let name = match instruction.words.as_slice() {
+                        [_, keyword, name] if keyword.eq_ignore_ascii_case("as") => name.clone(),
+                        _ => String::new(),
+                    };
+                    stages.push((name, Vec::new()));
+                }
+                _ => all.push(instruction.clone()),
+            }
+            variables.follow(instruction, args);
+        }
+        all
     }
 
     /// The text with one file more, copied last. `None` where nothing else needs a builder, or an instruction is open at
@@ -276,12 +307,21 @@ impl Variables {
 
     /// The text with variables put in; nothing where one is not known.
     fn expand(&self, text: &str) -> Option<String> {
+        Self::expand_from(&self.stage, text)
+    }
+
+    /// The same for the image of a `FROM`, which sees what is declared before the first one.
+    fn expand_global(&self, text: &str) -> Option<String> {
+        Self::expand_from(&self.global, text)
+    }
+
+    fn expand_from(known: &BTreeMap<String, String>, text: &str) -> Option<String> {
         if !text.contains('$') {
             return Some(text.to_owned());
         }
         let place = Place::Model("".into());
         let mut unknown = false;
-        let lookup = |name: &str| self.stage.get(name).cloned();
+        let lookup = |name: &str| known.get(name).cloned();
         let expanded =
             Template::parse(text, &place).ok()?.render(&lookup, &mut |_| unknown = true, &place).ok()?;
         (!unknown && !text.contains('\\')).then_some(expanded)
@@ -337,6 +377,21 @@ mod tests {
         ] {
             assert_eq!(uses(&format!("FROM a AS base\n{line}\n")), ContextUse::Nothing, "{line}");
         }
+    }
+
+    #[test]
+    fn what_a_stage_has_others_copy_is_read_by_the_stage_that_is_built_from_it() {
+        let onbuild =
+            "FROM a AS base\nONBUILD COPY --chown=1 src /src\nONBUILD ENV D=dir\nONBUILD ADD $D /d\n";
+        assert_eq!(uses(onbuild), ContextUse::Nothing);
+        assert_eq!(uses(&format!("{onbuild}FROM b\n")), ContextUse::Nothing);
+        assert_eq!(uses(&format!("{onbuild}FROM Base\nCOPY own /x\n")), some(&["dir", "own", "src"]));
+        assert_eq!(uses(&format!("ARG B=base\n{onbuild}FROM ${{B}} AS next\n")), some(&["dir", "src"]));
+        assert_eq!(uses(&format!("ARG B\n{onbuild}FROM $B\n")), some(&["dir", "src"]), "it may be the base");
+        // triggers run once, not in what is built from the stage that ran them
+        let twice = "FROM a AS one\nONBUILD COPY . /x\nFROM b AS two\nFROM two\n";
+        assert_eq!(uses(twice), ContextUse::Nothing);
+        assert_eq!(uses("FROM a AS one\nONBUILD RUN --mount=target=/x ls\nFROM one\n"), ContextUse::All);
     }
 
     #[test]

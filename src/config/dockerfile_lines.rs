@@ -5,7 +5,7 @@ use std::ops::Range;
 /// An instruction, with where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
-    /// The keyword in capitals. That of `ONBUILD` is `ONBUILD`: it runs in another build.
+    /// The keyword in capitals. That of `ONBUILD` is `ONBUILD`: it runs in another stage or build.
     pub(crate) keyword: String,
     /// `--flag` and `--flag=value` in front.
     pub(crate) flags: Vec<String>,
@@ -24,6 +24,11 @@ impl Instruction {
             return None;
         }
         serde_json::from_str(&self.rest).ok()
+    }
+
+    /// What `ONBUILD` has others run.
+    pub(crate) fn trigger(&self, escape: char) -> Self {
+        instruction(&self.rest, self.range.clone(), escape)
     }
 }
 

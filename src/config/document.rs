@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::files::{FileKind, normalize};
-use super::interpolate::{Template, interpolate};
+use super::include::Included;
+use super::interpolate::interpolate;
 use super::node::{Node, Value};
 use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Service};
-use super::problem::Place;
+use super::prepared::{self, METADATA_PREFIX, Used};
 use super::reading::Reading;
 use super::values::Variables;
 use super::{Context, Source, XDaytona, compose, dotenv, include, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
-
-/// In front of the names of variables that carry a sample's metadata.
-const METADATA_PREFIX: &str = "SAMPLE_METADATA_";
 
 /// A configuration that was read and parsed once; [`Document::plan`] is cheap and may be called for every sample.
 #[derive(Clone, Debug)]
@@ -48,8 +46,10 @@ struct ComposeFile {
     dotenv: Option<String>,
     /// Whether variables or other files are put in, so that a plan needs a tree of its own.
     varies: bool,
+    /// What it includes, as far as that is known without a sample.
+    included: Included,
     /// The variables of a sample's metadata that change what must be prepared, once somebody asked.
-    prepared: OnceLock<Vec<String>>,
+    prepared: OnceLock<Used>,
 }
 
 impl Document {
@@ -84,20 +84,17 @@ impl Document {
                     Ok(FileKind::File { .. }) => Some(read_text(&dotenv, context)?),
                     _ => None,
                 };
-                let includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
+                let has_includes = matches!(&root.value, Value::Mapping(top) if top.get("include").is_some());
                 // A quoted text may hold a dollar sign as an escape.
-                let varies = includes || text.contains(['$', '\\']);
-                Ok(Self {
-                    file,
-                    directory,
-                    content: Content::File(ComposeFile {
-                        path,
-                        root,
-                        dotenv,
-                        varies,
-                        prepared: OnceLock::new(),
-                    }),
-                })
+                let varies = has_includes || text.contains(['$', '\\']);
+                let included = if has_includes {
+                    include::survey(&root, &path, context.files)
+                } else {
+                    Included::default()
+                };
+                let prepared = OnceLock::new();
+                let compose = ComposeFile { path, root, dotenv, varies, included, prepared };
+                Ok(Self { file, directory, content: Content::File(compose) })
             }
             Source::Model(json) => {
                 let file = "compose model".to_owned();
@@ -194,18 +191,24 @@ impl Document {
     }
 
     /// The files that this document depends on, also those that could exist: it is to be read again when one changes.
-    /// What [`Document::plan`] reads (included files, `env_file`s, build contexts) is not among them.
+    /// What [`Document::plan`] reads anew (`env_file`s, build contexts) is not among them.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.content {
             Content::Nothing | Content::Model(_) | Content::Settings(_) => Vec::new(),
             Content::Dockerfile(path) => vec![path.clone()],
-            Content::File(file) => vec![file.path.clone(), self.directory.join(".env")],
+            Content::File(file) => {
+                let own = [file.path.clone(), self.directory.join(".env")];
+                own.into_iter().chain(file.included.paths.iter().cloned()).collect()
+            }
         }
     }
 
-    /// The variables named `SAMPLE_METADATA_…` that the file uses.
+    /// The variables named `SAMPLE_METADATA_…` that the file itself uses.
     pub fn metadata_variables(&self) -> Vec<String> {
-        self.variables(|_| true)
+        match &self.content {
+            Content::File(file) => prepared::all_variables(&file.root),
+            _ => Vec::new(),
+        }
     }
 
     /// The variables of a sample's metadata that change what must be prepared (images, builds, resources, snapshots), with
@@ -213,25 +216,18 @@ impl Document {
     /// matters before they start.
     pub fn task_environment(&self, metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let Content::File(file) = &self.content else { return BTreeMap::new() };
-        let used = file.prepared.get_or_init(|| self.variables(is_prepared));
-        if used.is_empty() {
-            return BTreeMap::new();
+        let used = file
+            .prepared
+            .get_or_init(|| prepared::variables(&file.root, file.dotenv.as_deref(), &file.included));
+        match used {
+            Used::Any => by_variable(metadata),
+            Used::These(names) if names.is_empty() => BTreeMap::new(),
+            Used::These(names) => {
+                let mut values = by_variable(metadata);
+                values.retain(|name, _| names.contains(name));
+                values
+            }
         }
-        let values = by_variable(metadata);
-        used.iter()
-            .filter_map(|name| values.get_key_value(name))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    }
-
-    fn variables(&self, concerns: fn(&[&str]) -> bool) -> Vec<String> {
-        let mut names = Vec::new();
-        if let Content::File(file) = &self.content {
-            collect(&file.root, &mut Vec::new(), concerns, &mut names);
-        }
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 }
 
@@ -246,49 +242,6 @@ fn by_variable(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> 
     metadata.iter().map(|(key, value)| (name(key), value.clone())).collect()
 }
 
-/// Whether a value decides what is prepared before samples start.
-fn is_prepared(path: &[&str]) -> bool {
-    match path {
-        ["services", _, key, ..] => matches!(
-            *key,
-            "image" | "build" | "deploy" | "cpus" | "mem_limit" | "mem_reservation" | "gpus" | "platform"
-        ),
-        ["x-daytona", key, ..] => {
-            matches!(*key, "snapshot" | "resources" | "disk" | "gpu_type" | "class" | "target" | "prepare")
-        }
-        _ => false,
-    }
-}
-
-fn collect<'a>(
-    node: &'a Node,
-    path: &mut Vec<&'a str>,
-    concerns: fn(&[&str]) -> bool,
-    names: &mut Vec<String>,
-) {
-    match &node.value {
-        Value::Scalar(text) if text.contains(METADATA_PREFIX) && concerns(path) => {
-            // A text that cannot be parsed is refused when the plan is made.
-            if let Ok(template) = Template::parse(text, &Place::Model("".into())) {
-                template.variables(&mut |name| {
-                    if name.starts_with(METADATA_PREFIX) {
-                        names.push(name.to_owned());
-                    }
-                });
-            }
-        }
-        Value::Sequence(items) => items.iter().for_each(|item| collect(item, path, concerns, names)),
-        Value::Mapping(mapping) => {
-            for entry in mapping.iter() {
-                path.push(&entry.key);
-                collect(&entry.value, path, concerns, names);
-                path.pop();
-            }
-        }
-        Value::Null | Value::Scalar(_) => {}
-    }
-}
-
 fn find(path: &Path, context: &Context<'_>) -> Result<PathBuf> {
     let beside = normalize(&context.directory.join(path));
     for candidate in [beside.as_path(), path] {
@@ -298,7 +251,11 @@ fn find(path: &Path, context: &Context<'_>) -> Result<PathBuf> {
                 let message = format!("{} is a directory, not a file", candidate.display());
                 return Err(Error::new(ErrorKind::InvalidConfig, message));
             }
-            Err(_) => {}
+            Ok(FileKind::Special(name)) => {
+                let message = format!("{} is a {name}, not a file", candidate.display());
+                return Err(Error::new(ErrorKind::InvalidConfig, message));
+            }
+            Ok(FileKind::DanglingLink) | Err(_) => {}
         }
     }
     Err(Error::new(

@@ -27,6 +27,28 @@ pub(crate) fn read(reading: &Reading<'_>, service: &Mapping) -> Read<Variables> 
     Ok(environment)
 }
 
+/// The labels of a service where files hold some of them; Compose sees the others by itself. Labels of a single service
+/// have no effect.
+pub(crate) fn labels(reading: &Reading<'_>, service: &Mapping) -> Read<Option<BTreeMap<String, String>>> {
+    let Some(node) = service.get("label_file").filter(|node| reading.multi && !node.is_void()) else {
+        return Ok(None);
+    };
+    let mut labels = BTreeMap::new();
+    let files = match &node.value {
+        Value::Sequence(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    for item in files {
+        let written = item.name("label_file")?;
+        let file = NamedFile { key: "label_file", written, required: true, raw: false };
+        labels.extend(values(reading, item, &file)?);
+    }
+    if let Some(node) = service.get("labels") {
+        labels.extend(pairs(node, "labels", &|_| Some(String::new()))?);
+    }
+    Ok(Some(labels))
+}
+
 fn file(reading: &Reading<'_>, node: &Node, environment: &mut BTreeMap<String, String>) -> Read<()> {
     let mut required = true;
     let mut raw = false;
@@ -51,24 +73,40 @@ fn file(reading: &Reading<'_>, node: &Node, environment: &mut BTreeMap<String, S
         }
         _ => node.name("env_file")?,
     };
-    let path = reading.path(written);
+    environment.extend(values(reading, node, &NamedFile { key: "env_file", written, required, raw })?);
+    Ok(())
+}
+
+/// A file of `NAME=value` lines.
+struct NamedFile<'a> {
+    /// The key that names it.
+    key: &'a str,
+    written: &'a str,
+    required: bool,
+    /// Whether values stand for themselves.
+    raw: bool,
+}
+
+fn values(reading: &Reading<'_>, node: &Node, file: &NamedFile<'_>) -> Read<BTreeMap<String, String>> {
+    let key = file.key;
+    let path = reading.path(file.written);
     let content = match reading.context.files.read(&path) {
         Ok(content) => content,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => {
+            return Ok(BTreeMap::new());
+        }
         Err(error) => {
-            return Err(node.problem(format!("the env_file {} cannot be read: {error}", path.display())));
+            return Err(node.problem(format!("the {key} {} cannot be read: {error}", path.display())));
         }
     };
     let Ok(text) = String::from_utf8(content) else {
-        return Err(node.problem(format!("the env_file {} is not UTF-8", path.display())));
+        return Err(node.problem(format!("the {key} {} is not UTF-8", path.display())));
     };
-    let parse = if raw { dotenv::parse_raw } else { dotenv::parse };
-    let values = parse(&text, reading.lookup).map_err(|problem| {
+    let parse = if file.raw { dotenv::parse_raw } else { dotenv::parse };
+    parse(&text, reading.lookup).map_err(|problem| {
         let inner = problem.into_error(&path.display().to_string());
-        node.problem(format!("the env_file is not valid: {}", inner.message()))
-    })?;
-    environment.extend(values);
-    Ok(())
+        node.problem(format!("the {key} is not valid: {}", inner.message()))
+    })
 }
 
 /// Pairs in either form, `NAME: value` or `- NAME=value`. A name without a value takes what `inherit` gives and is left

@@ -17,6 +17,10 @@ pub enum FileKind {
     Directory,
     /// A symbolic link to a directory.
     LinkToDirectory,
+    /// A symbolic link that leads nowhere.
+    DanglingLink,
+    /// Something else, with its name: a socket, a pipe or a device, or a link to one.
+    Special(&'static str),
 }
 
 /// Read access to the files that a configuration refers to.
@@ -24,13 +28,21 @@ pub trait Files: fmt::Debug {
     /// The whole content.
     ///
     /// # Errors
-    /// As for [`std::fs::read`].
+    /// As for [`std::fs::read`]; and where the path is a socket or a pipe, which might never answer.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The content, to be read piece by piece.
+    ///
+    /// # Errors
+    /// As for [`Files::read`].
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(self.read(path)?)))
+    }
 
     /// What the path leads to.
     ///
     /// # Errors
-    /// `NotFound` where there is nothing, or a link that leads nowhere.
+    /// `NotFound` where there is nothing.
     fn kind(&self, path: &Path) -> io::Result<FileKind>;
 
     /// The names in a directory, sorted. Names that are not UTF-8 are an error, since they cannot be sent.
@@ -46,16 +58,28 @@ pub struct RealFiles;
 
 impl Files for RealFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        refuse_to_wait(path)?;
         std::fs::read(path)
     }
 
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        refuse_to_wait(path)?;
+        Ok(Box::new(std::fs::File::open(path)?))
+    }
+
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
-        let target = std::fs::metadata(path)?;
+        let target = match std::fs::metadata(path) {
+            Err(error) if leads_nowhere(path, &error) => return Ok(FileKind::DanglingLink),
+            found => found?,
+        };
         if target.is_dir() {
             let link = std::fs::symlink_metadata(path)?.is_symlink();
             return Ok(if link { FileKind::LinkToDirectory } else { FileKind::Directory });
         }
-        Ok(FileKind::File { executable: is_executable(&target) })
+        Ok(match special(&target) {
+            Some(name) => FileKind::Special(name),
+            None => FileKind::File { executable: is_executable(&target) },
+        })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -72,6 +96,47 @@ impl Files for RealFiles {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+/// What a device is called. It may be read where it is named: `/dev/null` is a usual stand-in for an empty file.
+const DEVICE: &str = "device";
+
+/// Fails for what might never answer.
+fn refuse_to_wait(path: &Path) -> io::Result<()> {
+    match special(&std::fs::metadata(path)?) {
+        Some(name) if name != DEVICE => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is a {name}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path is a link to what is not there, or to itself.
+fn leads_nowhere(path: &Path, error: &io::Error) -> bool {
+    // the number of ELOOP on Linux, for which the standard library has no stable name
+    let fails_so = error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(40);
+    fails_so && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
+/// The name of what is neither a file nor a directory.
+#[cfg(unix)]
+fn special(found: &std::fs::Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = found.file_type();
+    if kind.is_file() || kind.is_dir() {
+        None
+    } else if kind.is_socket() {
+        Some("socket")
+    } else if kind.is_fifo() {
+        Some("pipe")
+    } else {
+        Some(DEVICE)
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_: &std::fs::Metadata) -> Option<&'static str> {
+    None
 }
 
 #[cfg(unix)]

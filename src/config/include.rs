@@ -14,7 +14,7 @@ use super::keys::{TOP, find};
 use super::node::{Entry, Mapping, Node, Value};
 use super::problem::{Place, Problem, Read};
 use super::reading::unknown_key;
-use super::{Files, yaml};
+use super::{FileKind, Files, yaml};
 
 /// The deepest nesting of includes; more is a loop in disguise.
 const DEEPEST: usize = 16;
@@ -56,6 +56,60 @@ pub(crate) fn expand(
         join(top, std::mem::take(other))?;
     }
     Ok(())
+}
+
+/// What a file includes, also by way of others, as far as that can be told without a sample.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Included {
+    /// The compose files, not interpolated.
+    pub(crate) roots: Vec<Node>,
+    /// The texts of their files of variables.
+    pub(crate) variables: Vec<String>,
+    /// The paths of all of them, also of files of variables that could exist.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Whether there may be others: variables name some, or one cannot be read.
+    pub(crate) unknown: bool,
+}
+
+/// Looks for what the file at `path` includes. What is wrong with it is said when a plan is made.
+pub(crate) fn survey(root: &Node, path: &Path, files: &dyn Files) -> Included {
+    let mut included = Included::default();
+    follow(root, files, &mut vec![path.to_path_buf()], &mut included);
+    included
+}
+
+fn follow(root: &Node, files: &dyn Files, chain: &mut Vec<PathBuf>, included: &mut Included) {
+    let Value::Mapping(top) = &root.value else { return };
+    let Some(include) = top.get("include") else { return };
+    let directory = chain.last().and_then(|file| file.parent()).unwrap_or(Path::new("/")).to_path_buf();
+    let Ok(items) = include.sequence("include") else { return };
+    for item in items {
+        let Ok(wanted) = Wanted::read(item, &directory) else {
+            included.unknown = true;
+            continue;
+        };
+        let beside = || vec![wanted.directory.join(".env")];
+        let variables = wanted.env_files.clone().unwrap_or_else(beside);
+        let varies = |path: &PathBuf| path.to_string_lossy().contains('$');
+        let is_loop = chain.len() > DEEPEST || chain.contains(&wanted.path);
+        if is_loop || varies(&wanted.path) || varies(&wanted.directory) || variables.iter().any(varies) {
+            included.unknown = true;
+            continue;
+        }
+        let texts = variables.iter().filter_map(|path| read_text(path, item, files).ok());
+        included.variables.extend(texts);
+        included.paths.push(wanted.path.clone());
+        included.paths.extend(variables);
+        match wanted.load(item, files) {
+            Ok(root) => {
+                chain.push(wanted.path);
+                follow(&root, files, chain, included);
+                chain.pop();
+                included.roots.push(root);
+            }
+            Err(_) => included.unknown = true,
+        }
+    }
 }
 
 /// One entry of `include`.
@@ -135,7 +189,7 @@ impl Wanted {
         let beside = self.directory.join(".env");
         let paths = match &self.env_files {
             Some(paths) => paths.clone(),
-            None if files.kind(&beside).is_ok() => vec![beside],
+            None if matches!(files.kind(&beside), Ok(FileKind::File { .. })) => vec![beside],
             None => Vec::new(),
         };
         let mut values = BTreeMap::new();
@@ -160,6 +214,9 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
     let anchor = |node: &mut Node| {
         if let Value::Scalar(path) = &mut node.value
             && !super::build::is_remote(path)
+            // the home directory, wherever the file is
+            && path != "~"
+            && !path.starts_with("~/")
         {
             *path = normalize(&directory.join(&*path)).display().to_string();
         }
@@ -169,12 +226,20 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
             anchor(file);
         }
     }
+    for volume in fields(top, "volumes") {
+        if super::storage::binds_a_directory(&volume.value) {
+            fields_of(&mut volume.value, "driver_opts")
+                .flat_map(|options| fields_of(options, "device"))
+                .for_each(anchor);
+        }
+    }
     for service in fields(top, "services") {
         let Value::Mapping(service) = &mut service.value.value else { continue };
         for entry in &mut service.0 {
             match (entry.key.as_str(), &mut entry.value.value) {
-                ("build" | "env_file", Value::Scalar(_)) => anchor(&mut entry.value),
-                ("build", Value::Mapping(_)) => fields_of(&mut entry.value, "context").for_each(anchor),
+                ("build" | "env_file" | "label_file", Value::Scalar(_)) => anchor(&mut entry.value),
+                ("build", Value::Mapping(build)) => anchor_build(build, &entry.place, anchor),
+                ("label_file", Value::Sequence(items)) => items.iter_mut().for_each(anchor),
                 ("env_file", Value::Sequence(items)) => {
                     for item in items {
                         match item.value {
@@ -191,6 +256,43 @@ fn anchor_paths(top: &mut Mapping, directory: &Path) {
                 _ => {}
             }
         }
+    }
+}
+
+/// The context, which is the included file's own directory where none is named, and the additional ones.
+fn anchor_build(build: &mut Mapping, place: &Place, anchor: impl Fn(&mut Node)) {
+    if build.get("context").is_none() {
+        let value = Node { place: place.clone(), value: Value::Scalar(".".to_owned()), plain: false };
+        build.0.retain(|entry| entry.key != "context");
+        build.0.push(Entry { key: "context".to_owned(), place: place.clone(), value });
+    }
+    for entry in &mut build.0 {
+        match (entry.key.as_str(), &mut entry.value.value) {
+            ("context", _) => anchor(&mut entry.value),
+            ("additional_contexts", Value::Mapping(contexts)) => {
+                contexts.0.iter_mut().for_each(|context| anchor_additional(&mut context.value, &anchor));
+            }
+            ("additional_contexts", Value::Sequence(contexts)) => {
+                for context in contexts {
+                    let Value::Scalar(text) = &context.value else { continue };
+                    let Some((name, path)) = text.split_once('=') else { continue };
+                    let mut path = Node { value: Value::Scalar(path.to_owned()), ..context.clone() };
+                    let name = name.to_owned();
+                    anchor_additional(&mut path, &anchor);
+                    if let Value::Scalar(path) = path.value {
+                        context.value = Value::Scalar(format!("{name}={path}"));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// An additional context may also be another service's image.
+fn anchor_additional(context: &mut Node, anchor: impl Fn(&mut Node)) {
+    if !matches!(&context.value, Value::Scalar(text) if text.starts_with("service:")) {
+        anchor(context);
     }
 }
 

@@ -31,9 +31,11 @@ mod node;
 mod pattern;
 mod plan;
 mod platform_volume;
+mod prepared;
 mod problem;
 mod reading;
 mod resources;
+mod secrets;
 mod service;
 mod source;
 mod storage;
@@ -51,6 +53,7 @@ pub use plan::{
 };
 pub use platform_volume::PlatformVolume;
 pub use source::{CONFIG_FILES, Context, Source};
+pub use storage::is_own;
 pub use values::Variables;
 
 use crate::error::Result;

@@ -6,18 +6,35 @@ use serde_json::{Map, Value as Json};
 
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{ImageSource, Service};
+use super::secrets::Used;
 
 /// Keys that have no meaning inside the sandbox, or that are resolved here.
-const LEFT_OUT: [&str; 8] =
-    ["profiles", "container_name", "env_file", "environment", "develop", "attach", "x_default", "extends"];
+const LEFT_OUT: [&str; 9] = [
+    "profiles",
+    "container_name",
+    "env_file",
+    "environment",
+    "develop",
+    "attach",
+    "x_default",
+    "extends",
+    "label_file",
+];
 
-/// The file for `docker compose`: only the services that run, with the environment of this machine resolved, and dollar
-/// signs escaped, since Compose interpolates once more.
-pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service]) -> Json {
+/// The file for `docker compose`: only the services that run and what they use of `secrets` and `configs`, with the
+/// environment of this machine resolved, and dollar signs escaped, since Compose interpolates once more. The values of
+/// secrets are not in it.
+pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service], used: &Used<'_>) -> Json {
     let mut model = Map::new();
     for entry in top.iter() {
-        if matches!(entry.key.as_str(), "networks" | "volumes" | "secrets" | "configs") {
+        if matches!(entry.key.as_str(), "networks" | "volumes") {
             model.insert(entry.key.clone(), json(&entry.value));
+        }
+    }
+    for (section, entries) in &used.entries {
+        if !entries.is_empty() {
+            let entries = entries.iter().map(|entry| (entry.key.clone(), without_environment(entry, used)));
+            model.insert((*section).to_owned(), Json::Object(entries.collect()));
         }
     }
     let services = active.iter().zip(services).map(|(entry, service)| {
@@ -30,6 +47,9 @@ pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service]) -> 
                     rendered.insert(field.key.clone(), json(&field.value));
                 }
             }
+        }
+        if let Some(labels) = &service.labels {
+            rendered.insert("labels".to_owned(), texts(labels));
         }
         if !service.environment.is_empty() {
             rendered.insert("environment".to_owned(), texts(&service.environment));
@@ -44,6 +64,18 @@ pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service]) -> 
     });
     model.insert("services".to_owned(), Json::Object(services.collect()));
     Json::Object(model)
+}
+
+/// A secret or config without the variable that its value was looked up in. A config has it as its content.
+fn without_environment(entry: &Entry, used: &Used<'_>) -> Json {
+    let mut rendered = json(&entry.value);
+    if let Json::Object(fields) = &mut rendered
+        && fields.remove("environment").is_some()
+        && let Some(value) = used.configs.get(&entry.key)
+    {
+        fields.insert("content".to_owned(), Json::String(escape(value)));
+    }
+    rendered
 }
 
 fn texts(values: &BTreeMap<String, String>) -> Json {

@@ -63,6 +63,9 @@ pub struct ComposeProject {
     /// The whole file for `docker compose`, interpolated, without `x-daytona`; dollar signs are escaped again. JSON is
     /// YAML, so it can be written as it is.
     pub model: ComposeModel,
+    /// Values of secrets that are variables of this machine, by the secret's name in the model. No JSON shows them.
+    #[serde(skip)]
+    pub secrets: Variables,
     /// Files and directories of this machine that the services need in the sandbox.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub local_paths: Vec<LocalPath>,
@@ -160,6 +163,9 @@ pub struct Service {
     /// Paths held in memory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
+    /// Labels of the container, where files hold some of them: `label_file`, then `labels`, later ones winning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
     /// Limits of processes, by name without `RLIMIT_`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, Ulimit>,

@@ -5,13 +5,52 @@ use super::node::{Mapping, Node, Value};
 use super::plan::Resources;
 use super::problem::Read;
 use super::reading::{Reading, unknown_key};
-use super::units::{whole_cores, whole_gib};
+use super::units::{cores, memory, whole_cores, whole_gib};
 
 /// The most GPUs that anybody can mean for one sandbox.
 const MOST_GPUS: u32 = 64;
 
-/// Resources of a service: limits before reservations before the keys of version 2; cores and GiB rounded up.
-pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Resources> {
+/// What a service asks for, exactly. Sandboxes have whole cores and GiB, but what several services share is rounded once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    /// Billionths of a core.
+    pub(crate) cores: Option<u64>,
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// Devices.
+    pub(crate) gpus: Option<u32>,
+}
+
+impl Asked {
+    /// What both ask for together.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        fn sum<T>(one: Option<T>, other: Option<T>, add: fn(T, T) -> T) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(add(one, other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            cores: sum(self.cores, other.cores, u64::saturating_add),
+            memory: sum(self.memory, other.memory, u64::saturating_add),
+            gpus: sum(self.gpus, other.gpus, u32::saturating_add),
+        }
+    }
+
+    /// Cores and GiB rounded up.
+    pub(crate) fn whole(&self) -> Resources {
+        Resources {
+            cpu: self.cores.map(whole_cores),
+            memory: self.memory.map(whole_gib),
+            disk: None,
+            gpu: self.gpus,
+            gpu_types: Vec::new(),
+        }
+    }
+}
+
+/// What a service asks for: limits before reservations before the keys of version 2.
+pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Asked> {
     let empty = Mapping::default();
     let mut limits = &empty;
     let mut reservations = &empty;
@@ -40,8 +79,8 @@ pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Resourc
             reading.warn(&entry.place, format!("`{key}` of deploy has no effect in a sandbox"));
         }
     }
-    Ok(Resources {
-        cpu: first(&[(limits, "cpus"), (reservations, "cpus"), (service, "cpus")], whole_cores)?,
+    Ok(Asked {
+        cores: first(&[(limits, "cpus"), (reservations, "cpus"), (service, "cpus")], cores)?,
         memory: first(
             &[
                 (limits, "memory"),
@@ -49,16 +88,14 @@ pub(crate) fn read(reading: &mut Reading<'_>, service: &Mapping) -> Read<Resourc
                 (service, "mem_limit"),
                 (service, "mem_reservation"),
             ],
-            whole_gib,
+            memory,
         )?,
-        disk: None,
-        gpu: gpus(reading, reservations.get("devices"), service.get("gpus"))?,
-        gpu_types: Vec::new(),
+        gpus: gpus(reading, reservations.get("devices"), service.get("gpus"))?,
     })
 }
 
 /// The first of the keys that says something. All are read, so that none is wrong unnoticed.
-fn first(keys: &[(&Mapping, &str)], read: impl Fn(&Node, &str) -> Read<Option<u32>>) -> Read<Option<u32>> {
+fn first(keys: &[(&Mapping, &str)], read: impl Fn(&Node, &str) -> Read<Option<u64>>) -> Read<Option<u64>> {
     let mut found = None;
     for (mapping, key) in keys {
         if let Some(node) = mapping.get(key) {

@@ -5,6 +5,7 @@ use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Service};
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
+use super::resources::Asked;
 use super::units::{argv, bytes};
 use super::{build, environment, healthcheck, network, resources, storage};
 
@@ -21,13 +22,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) volumes: Option<&'a Mapping>,
 }
 
-/// Reads a service.
+/// Reads a service, and what it asks for exactly.
 pub(crate) fn read(
     reading: &mut Reading<'_>,
     entry: &Entry,
     around: Surroundings<'_>,
     local: &mut Vec<LocalPath>,
-) -> Read<Service> {
+) -> Read<(Service, Asked)> {
     let name = entry.key.as_str();
     let service = entry.value.mapping(name)?;
     check_extensions(service)?;
@@ -41,7 +42,8 @@ pub(crate) fn read(
     };
     let mut tmpfs = storage::tmpfs(service)?;
     tmpfs.extend(storage::volumes(reading, service, name, around.volumes, local)?);
-    Ok(Service {
+    let asked = resources::read(reading, service)?;
+    let service = Service {
         name: name.to_owned(),
         image: build::image(reading, service, name, local)?,
         command: service.get("command").map(|node| argv(node, "command")).transpose()?,
@@ -53,7 +55,7 @@ pub(crate) fn read(
         extra_hosts: network::extra_hosts(reading, service)?,
         healthcheck: healthcheck::read(reading, service)?,
         network: network::access(reading, service, around.networks)?,
-        resources: resources::read(reading, service)?,
+        resources: asked.whole(),
         ports: network::ports(service)?,
         // Docker reads 0 as its default.
         shm_size: service
@@ -62,8 +64,10 @@ pub(crate) fn read(
             .transpose()?
             .filter(|size| *size > 0),
         tmpfs,
+        labels: environment::labels(reading, service)?,
         ulimits: storage::ulimits(service)?,
-    })
+    };
+    Ok((service, asked))
 }
 
 /// Whether a service is marked as the default. A model that went through an eval log says `x_default`.

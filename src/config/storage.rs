@@ -1,6 +1,7 @@
 //! Volumes, file systems in memory and limits of processes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::node::{Mapping, Node, Value};
 use super::plan::{LocalPath, Purpose, Tmpfs, Ulimit};
@@ -36,9 +37,7 @@ pub(crate) fn volumes(
                 let Some(written) = mount.source else {
                     return Err(item.problem("a bind mount needs a `source`"));
                 };
-                // These are the sandbox's own, where services ask for them: its Docker socket, devices and kernel.
-                let own = ["/var/run/docker.sock", "/run/docker.sock", "/dev", "/proc", "/sys"];
-                if !own.iter().any(|path| std::path::Path::new(&written).starts_with(path)) {
+                if !is_own(&written) {
                     local.push(LocalPath {
                         service: service_name.to_owned(),
                         purpose: Purpose::Bind,
@@ -60,6 +59,27 @@ pub(crate) fn volumes(
         }
     }
     Ok(in_memory)
+}
+
+/// Whether a path is the sandbox's own where services ask for it: its Docker socket, devices and kernel.
+pub fn is_own(path: &str) -> bool {
+    ["/var/run/docker.sock", "/run/docker.sock", "/dev", "/proc", "/sys"]
+        .iter()
+        .any(|own| Path::new(path).starts_with(own))
+}
+
+/// Whether a volume is a directory of the machine that its options name: Docker's local driver with `o: bind`.
+pub(crate) fn binds_a_directory(volume: &Node) -> bool {
+    let Value::Mapping(volume) = &volume.value else { return false };
+    let text = |mapping: &Mapping, key: &str| -> Option<String> {
+        mapping.get(key).and_then(|node| node.text(key).ok()).map(str::to_owned)
+    };
+    let is_local = text(volume, "driver").is_none_or(|driver| driver == "local");
+    let options = match volume.get("driver_opts").map(|node| &node.value) {
+        Some(Value::Mapping(options)) => text(options, "o").unwrap_or_default(),
+        _ => String::new(),
+    };
+    is_local && options.split(',').any(|option| matches!(option, "bind" | "rbind"))
 }
 
 fn named_volume(

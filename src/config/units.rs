@@ -6,6 +6,8 @@ use super::node::{Node, Value};
 use super::problem::Read;
 
 const GIB: u64 = 1 << 30;
+/// Docker counts cores in these parts.
+const PARTS_OF_A_CORE: u64 = 1_000_000_000;
 /// No unit is a fraction of a byte, and nothing larger fits a machine.
 const LARGEST_SIZE: f64 = 9e15;
 
@@ -44,29 +46,35 @@ fn parse_bytes(text: &str) -> Option<u64> {
     (size.is_finite() && size <= LARGEST_SIZE).then_some(size as u64)
 }
 
-/// Whole GiB, rounded up; nothing for 0, which Compose reads as no limit.
-pub(crate) fn whole_gib(node: &Node, key: &str) -> Read<Option<u32>> {
-    let bytes = bytes(node, key)?;
-    let gib = bytes.div_ceil(GIB);
-    match u32::try_from(gib) {
-        Ok(0) => Ok(None),
-        Ok(gib) => Ok(Some(gib)),
-        Err(_) => Err(node.problem(format!("`{key}` is more than any machine has"))),
-    }
+/// Bytes of memory; nothing for 0, which Compose reads as no limit.
+pub(crate) fn memory(node: &Node, key: &str) -> Read<Option<u64>> {
+    Ok(Some(bytes(node, key)?).filter(|bytes| *bytes > 0))
 }
 
-/// Whole cores, rounded up; nothing for 0, which Compose reads as no limit.
+/// Whole GiB, rounded up.
+pub(crate) fn whole_gib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(GIB)).unwrap_or(u32::MAX)
+}
+
+/// Billionths of a core; nothing for 0, which Compose reads as no limit.
 #[expect(
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "checked to be within 0..=100 000"
+    reason = "checked to be within 0..=100 000, whose billionths a double tells apart"
 )]
-pub(crate) fn whole_cores(node: &Node, key: &str) -> Read<Option<u32>> {
-    let cores = node.number(key)?.ceil();
+pub(crate) fn cores(node: &Node, key: &str) -> Read<Option<u64>> {
+    let cores = node.number(key)?;
     if cores > 100_000.0 {
         return Err(node.problem(format!("`{key}` is more than any machine has")));
     }
-    Ok((cores > 0.0).then_some(cores as u32))
+    // less than the smallest part is still not nothing
+    Ok((cores > 0.0).then(|| ((cores * PARTS_OF_A_CORE as f64).round() as u64).max(1)))
+}
+
+/// Whole cores of their billionths, rounded up.
+pub(crate) fn whole_cores(parts: u64) -> u32 {
+    u32::try_from(parts.div_ceil(PARTS_OF_A_CORE)).unwrap_or(u32::MAX)
 }
 
 /// A duration in Go's notation, with the days and weeks that Compose adds: `1m30s`, `500ms`, `1.5h`.
@@ -183,14 +191,21 @@ mod tests {
 
     #[test]
     fn memory_is_rounded_up_to_gib_and_cores_to_whole_ones() {
-        assert_eq!(whole_gib(&node("512m"), "m").unwrap(), Some(1));
-        assert_eq!(whole_gib(&node("1073741825"), "m").unwrap(), Some(2));
-        assert_eq!(whole_gib(&node("0"), "m").unwrap(), None);
-        assert_eq!(whole_cores(&node("0.5"), "c").unwrap(), Some(1));
-        assert_eq!(whole_cores(&node("2.0"), "c").unwrap(), Some(2));
-        assert_eq!(whole_cores(&node("0"), "c").unwrap(), None);
-        assert!(whole_cores(&node("-1"), "c").is_err());
-        assert!(whole_cores(&node("nan"), "c").is_err());
+        let gib = |text: &str| memory(&node(text), "m").unwrap().map(whole_gib);
+        assert_eq!(gib("512m"), Some(1));
+        assert_eq!(gib("1073741824"), Some(1));
+        assert_eq!(gib("1073741825"), Some(2));
+        assert_eq!(gib("0"), None);
+        let whole = |text: &str| cores(&node(text), "c").unwrap().map(whole_cores);
+        assert_eq!(whole("0.5"), Some(1));
+        assert_eq!(whole("2.0"), Some(2));
+        assert_eq!(whole("2.000000001"), Some(3));
+        assert_eq!(whole("1e-12"), Some(1));
+        assert_eq!(whole("100000"), Some(100_000));
+        assert_eq!(whole("0"), None);
+        assert!(cores(&node("-1"), "c").is_err());
+        assert!(cores(&node("nan"), "c").is_err());
+        assert!(cores(&node("100000.1"), "c").is_err());
     }
 
     #[test]

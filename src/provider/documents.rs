@@ -211,6 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn an_included_file_that_changes_is_read_again() {
+        let task = Task::new();
+        task.write("compose.yaml", "include: [inner.yaml]", HOUR);
+        let environment = || {
+            let metadata = BTreeMap::from([("tag".to_owned(), "7".to_owned())]);
+            let context = Context {
+                directory: task.directory.path(),
+                environment: &|_| None,
+                metadata: &metadata,
+                files: &task.files,
+            };
+            let source = Source::from_path("compose.yaml").unwrap();
+            task.documents.read(&source, &context).unwrap().task_environment(&metadata)
+        };
+        task.write("inner.yaml", "services: {a: {image: 'x:1'}}", HOUR);
+        assert_eq!(environment(), BTreeMap::new());
+        task.write("inner.yaml", COMPOSE, HOUR);
+        assert_eq!(environment().len(), 1);
+    }
+
+    #[test]
     fn a_file_that_has_just_been_written_is_not_kept() {
         let task = Task::new();
         task.write("compose.yaml", COMPOSE, Duration::ZERO);

@@ -1,5 +1,6 @@
 //! The archive of a project's files.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -19,13 +20,26 @@ pub(super) struct Item {
     pub(super) mode: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Content {
     Directory,
     /// The bytes of this file.
     File(PathBuf),
+    /// These bytes, which may be a secret.
+    Bytes(Bytes),
     /// A link to this path.
     Link(PathBuf),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("Directory"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Bytes(_) => f.write_str("Bytes(..)"),
+            Self::Link(path) => f.debug_tuple("Link").field(path).finish(),
+        }
+    }
 }
 
 impl From<ContextEntry> for Item {
@@ -54,6 +68,11 @@ pub(super) fn bytes(items: &[Item]) -> io::Result<Bytes> {
             Content::Link(target) => {
                 header.set_entry_type(tar::EntryType::Symlink);
                 archive.append_link(&mut header, &item.path, target)?;
+            }
+            Content::Bytes(bytes) => {
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(bytes.len() as u64);
+                archive.append_data(&mut header, &item.path, &bytes[..])?;
             }
             Content::File(source) => {
                 let explain =

@@ -2,11 +2,13 @@
 //! them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::archive::{self, Content, Item};
 use super::binds;
@@ -18,12 +20,15 @@ use crate::provider::containers::{ContainerMounts, Mount};
 /// Where the sandbox has the project's files.
 pub(super) const DIRECTORY: &str = "/var/lib/inspect-project";
 
+/// Beside each Dockerfile, so that the context's `.dockerignore`, which may not be the one that counts, is not read.
+const NOTHING_TO_IGNORE: &[u8] = b"# what is to be left out has been left out already\n";
+
 /// A project, ready to be sent. Every sample of a configuration shares it.
-#[derive(Debug)]
 pub(in crate::provider) struct Project {
     /// The compose file, with the sandbox's paths.
     model: Value,
     /// Dockerfiles, by their path in the sandbox: they may lie outside of their context, or in the compose file itself.
+    /// Each has an ignore file of its own.
     dockerfiles: Vec<(String, Bytes)>,
     /// Build contexts and bind sources, relative to [`DIRECTORY`].
     archive: Bytes,
@@ -33,6 +38,13 @@ pub(in crate::provider) struct Project {
     notes: Vec<String>,
     /// Services with `network_mode: host`.
     unconfined: Vec<String>,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // files and values of secrets are in it
+        f.write_str("Project(..)")
+    }
 }
 
 /// How many projects are kept. Where a sample's metadata is part of the configuration there is one for each sample, and
@@ -54,8 +66,7 @@ impl Projects {
     ///
     /// [`ErrorKind::InvalidConfig`] naming the file that cannot be read.
     pub(in crate::provider) async fn read(&self, plan: &ComposeProject, fresh: bool) -> Result<Arc<Project>> {
-        let key = serde_json::to_string(plan)
-            .map_err(|error| unexpected("the compose file has no JSON").with_source(error))?;
+        let key = key(plan)?;
         let slot = self.slot(key);
         let mut slot = slot.lock().await;
         if let (Some(project), false) = (&*slot, fresh) {
@@ -108,9 +119,9 @@ impl Project {
             let context = BuildContext::read(build, &RealFiles)?;
             if !context.skipped_links.is_empty() {
                 let links = context.skipped_links.join(", ");
-                project
-                    .notes
-                    .push(format!("links to directories are left out of the build context: {links}"));
+                project.notes.push(format!(
+                    "links to directories and what is no file are left out of the build context: {links}"
+                ));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
             let next = contexts.len();
@@ -140,6 +151,8 @@ impl Project {
         for section in ["configs", "secrets"] {
             project.use_files(section, &plan.directory, &mut entries)?;
         }
+        project.use_secrets(&plan.secrets, &mut entries)?;
+        project.use_devices(&plan.directory, &mut entries)?;
         project.archive = archive::bytes(&entries).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("a file of the project cannot be read: {error}"))
         })?;
@@ -192,6 +205,7 @@ impl Project {
         };
         let dockerfile = format!("{DIRECTORY}/Dockerfile-{number}");
         self.dockerfiles.push((dockerfile.clone(), Bytes::from(text)));
+        self.dockerfiles.push((format!("{dockerfile}.dockerignore"), Bytes::from_static(NOTHING_TO_IGNORE)));
         let section = self.service(service)?.entry("build").or_insert_with(|| json!({}));
         if !section.is_object() {
             *section = json!({});
@@ -279,25 +293,20 @@ impl Project {
         }
         Ok(())
     }
+}
 
-    /// Takes along the files that `configs` or `secrets` name.
-    fn use_files(&mut self, section: &str, base: &Path, entries: &mut Vec<Item>) -> Result<()> {
-        let Some(Value::Object(named)) = self.model.get_mut(section) else { return Ok(()) };
-        for (number, item) in named.values_mut().enumerate() {
-            let Some(Value::String(file)) = item.get_mut("file") else { continue };
-            let source = base.join(file.replace("$$", "$"));
-            if !source.is_file() {
-                return Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("{section}: there is no file {}", source.display()),
-                ));
-            }
-            let path = format!("{section}-{number}");
-            *file = format!("{DIRECTORY}/{path}");
-            binds::collect(&source, &path, entries, &mut self.notes)?;
+/// What tells projects apart: all that the configuration says. The values of secrets are in no JSON.
+fn key(plan: &ComposeProject) -> Result<String> {
+    let text = serde_json::to_string(plan)
+        .map_err(|error| unexpected("the compose file has no JSON").with_source(error))?;
+    let mut digest = Sha256::new();
+    for (name, value) in plan.secrets.iter() {
+        for part in [name, value] {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
         }
-        Ok(())
     }
+    Ok(format!("{text}{:x}", digest.finalize()))
 }
 
 fn service_of<'a>(model: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>> {
@@ -325,5 +334,6 @@ fn unexpected(message: &'static str) -> Error {
     Error::new(ErrorKind::Unexpected, message)
 }
 
+mod sections;
 #[cfg(test)]
 mod tests;

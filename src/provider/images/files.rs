@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -26,14 +26,17 @@ pub(super) struct ContextFiles {
     pub(super) contents: HashMap<PathBuf, Content>,
 }
 
-/// The files of this machine, remembering the content of each that is read.
+/// The files of this machine, remembering the content of each that is read to its end.
 #[derive(Default)]
-pub(super) struct Witness(Mutex<HashMap<PathBuf, Content>>);
+pub(super) struct Witness(Contents);
+
+/// What was read, by where it is.
+type Contents = Arc<Mutex<HashMap<PathBuf, Content>>>;
 
 impl Witness {
     /// What was read, last.
-    pub(super) fn contents(self) -> HashMap<PathBuf, Content> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn contents(&self) -> HashMap<PathBuf, Content> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -45,10 +48,13 @@ impl fmt::Debug for Witness {
 
 impl Files for Witness {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let bytes = RealFiles.read(path)?;
-        let mut contents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        contents.insert(path.to_owned(), Sha256::digest(&bytes).into());
-        Ok(bytes)
+        RealFiles.read(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        let file = RealFiles.open(path)?;
+        let (path, contents) = (path.to_owned(), Arc::clone(&self.0));
+        Ok(Box::new(Watched { file, hash: Sha256::new(), path, contents }))
     }
 
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
@@ -57,5 +63,28 @@ impl Files for Witness {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         RealFiles.list(path)
+    }
+}
+
+/// A file that is read.
+struct Watched {
+    file: Box<dyn io::Read>,
+    hash: Sha256,
+    path: PathBuf,
+    contents: Contents,
+}
+
+impl io::Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        if count == 0 && !buffer.is_empty() {
+            let content = self.hash.finalize_reset().into();
+            self.contents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(std::mem::take(&mut self.path), content);
+        }
+        Ok(count)
     }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use inspect_daytona::ErrorKind;
+use inspect_daytona::config::context::BuildContext;
 use inspect_daytona::config::{
-    Context, Document, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles, Source, load,
+    Build, Context, DockerfileSource, Document, FileKind, Files, ImageSource, MemoryFiles, Plan, RealFiles,
+    Source, Variables, load,
 };
 
 fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -65,6 +67,46 @@ fn one_document_gives_each_sample_its_plan() {
     assert_eq!(document.task_environment(&texts(&[("level", "hard")])), BTreeMap::new());
 }
 
+/// What `task_environment` gives of these metadata for `compose.yaml` among `files`.
+fn task_environment(files: &MemoryFiles) -> Vec<String> {
+    let nothing = BTreeMap::new();
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &nothing, files };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    document.task_environment(&texts(&[("image", "i"), ("tag", "t"), ("level", "l")])).into_keys().collect()
+}
+
+#[test]
+fn metadata_that_decides_an_image_is_seen_in_included_files_and_files_of_variables() {
+    const IMAGE: &str = "SAMPLE_METADATA_IMAGE";
+    const TAG: &str = "SAMPLE_METADATA_TAG";
+    const LEVEL: &str = "SAMPLE_METADATA_LEVEL";
+    let compose = |text: &str| MemoryFiles::default().with("/task/compose.yaml", text);
+    let inner =
+        "services: {a: {image: '${SAMPLE_METADATA_IMAGE}', environment: {L: '${SAMPLE_METADATA_LEVEL-}'}}}";
+    let direct = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", inner);
+    assert_eq!(task_environment(&direct), [IMAGE], "the level changes nothing that is prepared");
+    let by_another = compose("include: [b.yaml]\n")
+        .with("/task/b.yaml", "include: [{path: sub/a.yaml, env_file: vars}]\n")
+        .with("/task/vars", "TAG=${SAMPLE_METADATA_TAG}\n")
+        .with("/task/sub/a.yaml", inner);
+    assert_eq!(task_environment(&by_another), [IMAGE, TAG]);
+    let beside = compose("include: [sub/a.yaml]\n")
+        .with("/task/sub/a.yaml", "services: {a: {image: 'x:$TAG'}}")
+        .with("/task/sub/.env", "TAG=$SAMPLE_METADATA_TAG\n");
+    assert_eq!(task_environment(&beside), [TAG]);
+    let own =
+        compose("services: {a: {image: 'x:$TAG'}}\n").with("/task/.env", "TAG=${SAMPLE_METADATA_TAG:-1}\n");
+    assert_eq!(task_environment(&own), [TAG]);
+    // what cannot be told without a sample may be anything
+    let chosen = compose("include: ['${SAMPLE_METADATA_IMAGE}.yaml']\n");
+    assert_eq!(task_environment(&chosen), [IMAGE, LEVEL, TAG]);
+    let itself = compose("include: [compose.yaml]\n");
+    assert_eq!(task_environment(&itself).len(), 3);
+    let none = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", "services: {a: {image: x}}");
+    assert_eq!(task_environment(&none), Vec::<String>::new());
+}
+
 #[test]
 fn ten_thousand_samples_and_a_hundred_services_are_quick() {
     let service = |index| {
@@ -110,5 +152,62 @@ fn real_files_tell_links_permissions_and_order() {
     assert_eq!(RealFiles.kind(&path("text")).unwrap(), FileKind::File { executable: false });
     assert_eq!(RealFiles.kind(&path("sub")).unwrap(), FileKind::Directory);
     assert_eq!(RealFiles.kind(&path("link")).unwrap(), FileKind::LinkToDirectory);
-    assert_eq!(RealFiles.kind(&path("broken")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(RealFiles.kind(&path("broken")).unwrap(), FileKind::DanglingLink);
+    assert_eq!(RealFiles.kind(&path("nothing")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn what_is_no_file_is_told_from_one_and_never_waited_for() {
+    use std::os::unix::fs::symlink;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    symlink("pipe", path("link")).unwrap();
+    symlink("itself", path("itself")).unwrap();
+    for (name, kind) in [
+        ("socket", FileKind::Special("socket")),
+        ("pipe", FileKind::Special("pipe")),
+        ("link", FileKind::Special("pipe")),
+        ("itself", FileKind::DanglingLink),
+    ] {
+        assert_eq!(RealFiles.kind(&path(name)).unwrap(), kind, "{name}");
+    }
+    assert_eq!(RealFiles.kind(std::path::Path::new("/dev/null")).unwrap(), FileKind::Special("device"));
+    assert!(RealFiles.read(&path("link")).unwrap_err().to_string().contains("a pipe"));
+    assert_eq!(RealFiles.read(std::path::Path::new("/dev/null")).unwrap(), b"");
+}
+
+#[test]
+fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("Dockerfile"), "FROM a\nCOPY . /x\n").unwrap();
+    std::fs::write(path(".dockerignore"), ".dockerignore\nignored.sock\n").unwrap();
+    std::fs::write(path("file"), "x").unwrap();
+    std::fs::create_dir(path("only-a-socket")).unwrap();
+    let _listeners = ["daemon.sock", "ignored.sock", "only-a-socket/s"]
+        .map(|name| std::os::unix::net::UnixListener::bind(path(name)).unwrap());
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    std::os::unix::fs::symlink("host.1234", path(".#file")).unwrap();
+    let build = Build {
+        context: directory.path().to_path_buf(),
+        dockerfile: DockerfileSource::Path(path("Dockerfile")),
+        args: Variables::default(),
+        target: None,
+        no_cache: false,
+        pull: false,
+    };
+    let context = BuildContext::read(&build, &RealFiles).unwrap();
+    let sent: Vec<_> = context.entries.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(sent, ["file", "only-a-socket"]);
+    assert_eq!(
+        context.skipped_links,
+        [
+            ".#file (it leads nowhere)",
+            "daemon.sock (a socket)",
+            "pipe (a pipe)",
+            "only-a-socket/s (a socket)"
+        ]
+    );
 }

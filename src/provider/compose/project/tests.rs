@@ -6,10 +6,18 @@ fn read(directory: &Path, compose: &str) -> Result<Project> {
 }
 
 fn plan(directory: &Path, compose: &str) -> Result<ComposeProject> {
+    plan_with(directory, compose, &|_| None)
+}
+
+fn plan_with(
+    directory: &Path,
+    compose: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<ComposeProject> {
     let file = directory.join("compose.yaml");
     std::fs::write(&file, compose).unwrap();
     let metadata = BTreeMap::new();
-    let context = Context { directory, environment: &|_| None, metadata: &metadata, files: &RealFiles };
+    let context = Context { directory, environment, metadata: &metadata, files: &RealFiles };
     let document = Document::read(&Source::from_path(file).unwrap(), &context)?;
     let Plan::Multi(plan) = document.plan(&context)? else { panic!("several services") };
     Ok(*plan)
@@ -57,6 +65,32 @@ fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
         ["context-0", "context-0/src/a", "bind-0", "bind-0/empty", "bind-0/file", "bind-0/link", "secrets-0"]
     );
     assert!(project.builds());
+}
+
+#[test]
+fn the_ignore_file_of_a_dockerfile_counts_and_not_that_of_the_context() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("x.Dockerfile", "FROM scratch\nCOPY . /\n"),
+        ("x.Dockerfile.dockerignore", "b.txt\n*Dockerfile*\ncompose.yaml\n"),
+        (".dockerignore", "a.txt\n"),
+        ("a.txt", "a"),
+        ("b.txt", "b"),
+    ] {
+        std::fs::write(directory.path().join(path), text).unwrap();
+    }
+    let project = read(
+        directory.path(),
+        "services:\n  a: {build: {context: ., dockerfile: x.Dockerfile}}\n  b: {image: 'b:1'}\n",
+    )
+    .unwrap();
+    assert_eq!(names(&project), ["context-0", "context-0/.dockerignore", "context-0/a.txt"]);
+    let files: BTreeMap<_, _> = project.files(&BTreeMap::new()).unwrap().into_iter().collect();
+    let own = &files["/var/lib/inspect-project/Dockerfile-0.dockerignore"];
+    let ignored =
+        crate::config::dockerignore::DockerIgnore::parse(std::str::from_utf8(own).unwrap()).unwrap();
+    assert!(!ignored.excludes("a.txt"));
+    assert!(!own.is_empty(), "what is empty may count as missing");
 }
 
 #[test]
@@ -144,10 +178,65 @@ fn a_secret_without_its_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let error = read(
         directory.path(),
-        "services: {a: {image: 'a:1'}, b: {image: 'b:1'}}\nsecrets: {key: {file: ./gone}}\n",
+        "services: {a: {image: 'a:1', secrets: [key]}, b: {image: 'b:1'}}\nsecrets: {key: {file: ./gone}}\n",
     )
     .unwrap_err();
     assert!(error.message().contains("gone"), "{error}");
+}
+
+const TOKEN: &str =
+    "services: {a: {image: 'a:1', secrets: [t]}, b: {image: 'b:1'}}\nsecrets: {t: {environment: T}}\n";
+
+#[test]
+fn a_secret_of_a_variable_is_a_file_of_the_archive_and_nothing_else_shows_it() {
+    use std::io::Read;
+    let directory = tempfile::tempdir().unwrap();
+    let plan = plan_with(directory.path(), TOKEN, &|name| (name == "T").then(|| "the token".into())).unwrap();
+    let project = Project::read(&plan).unwrap();
+    assert_eq!(project.model["secrets"], json!({"t": {"file": "/var/lib/inspect-project/variable-0"}}));
+    let mut archive = tar::Archive::new(&project.archive[..]);
+    let mut file = archive.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(file.path().unwrap(), Path::new("variable-0"));
+    assert_eq!(file.header().mode().unwrap(), 0o444);
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "the token");
+    assert!(!serde_json::to_string(&plan).unwrap().contains("the token"));
+    assert!(!format!("{plan:?}").contains("the token"));
+}
+
+#[tokio::test]
+async fn projects_that_differ_in_a_secret_alone_are_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = |value: &'static str| plan_with(directory.path(), TOKEN, &|_| Some(value.into())).unwrap();
+    let projects = Projects::default();
+    let first = projects.read(&plan("1"), false).await.unwrap();
+    let second = projects.read(&plan("2"), false).await.unwrap();
+    assert_ne!(first.archive, second.archive);
+    assert!(Arc::ptr_eq(&first, &projects.read(&plan("1"), false).await.unwrap()));
+}
+
+#[test]
+fn directories_that_volumes_bind_are_sent_along() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("data")).unwrap();
+    std::fs::write(directory.path().join("data/file"), "d").unwrap();
+    let compose = |device: &str| {
+        format!(
+            "services: {{a: {{image: 'a:1', volumes: ['v:/v', 'n:/n', 'm:/m']}}, b: {{image: 'b:1'}}}}\nvolumes:\n  \
+             v: {{driver_opts: {{type: none, o: 'ro,bind', device: {device}}}}}\n  \
+             n: {{driver_opts: {{type: nfs, o: addr=10.0.0.1, device: ':/exported'}}}}\n  \
+             m: {{driver_opts: {{type: none, o: bind, device: /dev/shm}}}}\n"
+        )
+    };
+    let project = read(directory.path(), &compose("./data")).unwrap();
+    let device = |volume: &str| &project.model["volumes"][volume]["driver_opts"]["device"];
+    assert_eq!(device("v"), "/var/lib/inspect-project/volume-2");
+    assert_eq!(device("n"), ":/exported");
+    assert_eq!(device("m"), "/dev/shm", "it is the machine's");
+    assert_eq!(names(&project), ["volume-2", "volume-2/file"]);
+    let error = read(directory.path(), &compose("./gone")).unwrap_err();
+    assert!(error.message().contains("the volume v") && error.message().contains("gone"), "{error}");
 }
 
 #[tokio::test]
