@@ -21,9 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Runs a local Daytona for evals, the official SDK and anything else that speaks Daytona's API. "
         "The first two lines of output are the settings that its clients need.",
     )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument(
-        "--port", default=0, type=int, help="port to listen on; 0 takes a free one (default: 0)"
+        "--host", help="address to listen on (default: INSPECT_DAYTONA_LOCAL_HOST, or else 127.0.0.1)"
+    )
+    serve.add_argument(
+        "--port",
+        type=int,
+        help="port to listen on; 0 takes a free one (default: INSPECT_DAYTONA_LOCAL_PORT, or else 0)",
     )
     config = commands.add_parser(
         "config",
@@ -107,12 +111,12 @@ def _shell(sandbox: str, container: str, user: str | None) -> int:  # noqa: RET5
     os.execv("/bin/sh", ["sh", "-c", command])  # noqa: S606 - the shell quotes as the server's answer does
 
 
-def _serve(host: str, port: int) -> int:
+def _serve(host: str | None, port: int | None) -> int:
     from inspect_ai._util.error import PrerequisiteError
 
     from .errors import DaytonaError
 
-    if not 0 <= port <= 65535:
+    if port is not None and not 0 <= port <= 65535:
         print(f"inspect-daytona: {port} is no port: it must be between 0 and 65535", file=sys.stderr)
         return 2
     try:

@@ -40,11 +40,11 @@ class LocalServer:
     code inside; it is no boundary against code that attacks the kernel.
 
     Args:
-        host: Address to listen on; loopback by default.
-        port: Port; 0 takes a free one.
+        host: Address to listen on; `INSPECT_DAYTONA_LOCAL_HOST` by default, or else loopback.
+        port: Port, 0 for a free one; `INSPECT_DAYTONA_LOCAL_PORT` by default, or else a free one.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, host: str | None = None, port: int | None = None) -> None:
         self._host = host
         self._port = port
         self._server: _core.LocalServer | None = None

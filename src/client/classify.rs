@@ -47,6 +47,8 @@ const CONTROL: &[Rule] = &[
     rule(400, &["snapshot ", " not found"], ErrorKind::NotFound, false),
     // before April 2026 this was not a 409
     rule(400, &["state change in progress"], ErrorKind::Conflict, true),
+    rule(400, &["failed to get temporary credentials"], ErrorKind::Server, true),
+    rule(503, &["object storage is not configured"], ErrorKind::Unsupported, false),
     rule(401, &["token validation error"], ErrorKind::Unauthenticated, true),
     // a route that this server does not have
     rule(404, &["cannot ", " /"], ErrorKind::Unsupported, false),
@@ -267,6 +269,8 @@ mod tests {
             (403, "Access denied", Forbidden, false),
             (404, "Sandbox with ID or name abc not found", NotFound, false),
             (404, "Cannot POST /api/sandbox/s/ttl/5", Unsupported, false),
+            (400, "Failed to get temporary credentials: connect ECONNREFUSED", Server, true),
+            (503, "Object storage is not configured", Unsupported, false),
             (409, "Sandbox with name n already exists", AlreadyExists, false),
             (409, "Sandbox was modified by another operation", Conflict, true),
             (422, "Pause is not supported", InvalidRequest, false),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dockerfile_lines::{Instruction, instructions};
 use super::interpolate::Template;
+use super::pattern::Pattern;
 use super::problem::Place;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,6 +68,17 @@ impl Dockerfile {
             }
         }
         if paths.is_empty() { ContextUse::Nothing } else { ContextUse::Some(paths) }
+    }
+
+    /// Whether anything may read this file of the context, directly or as a part of something: also what cannot be told.
+    pub fn may_read(&self, path: &str) -> bool {
+        match self.context_use(&BTreeMap::new()) {
+            ContextUse::Nothing => false,
+            ContextUse::All => true,
+            ContextUse::Some(sources) => sources
+                .iter()
+                .any(|source| Pattern::parse(source).is_none_or(|pattern| pattern.matches_within(path))),
+        }
     }
 
     /// The instructions, with those of `ONBUILD` behind each `FROM` that runs them, and without those that nothing runs.
@@ -388,6 +400,31 @@ mod tests {
             ["COPY . /app", "COPY ./ /app", "COPY $UNKNOWN /app", "ADD \"\" /x", "RUN --mount=target=/x ls"]
         {
             assert_eq!(uses(&format!("FROM a\n{line}\n")), ContextUse::All, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_be_read_by_its_name_a_pattern_a_directory_or_what_cannot_be_told() {
+        let reads =
+            |line: &str| Dockerfile::parse(format!("FROM a AS b\n{line}\nFROM b\n")).may_read("d/file-1");
+        for line in [
+            "COPY . /x",
+            "COPY * /x/",
+            "COPY d /x",
+            "COPY d/f* /x",
+            "ADD [\"d/file-1\", \"/x\"]",
+            "COPY $UNKNOWN /x",
+            "COPY [a /x",
+            "RUN --mount=target=/x ls",
+            "RUN --mount=type=bind,source=d,target=/x ls",
+            "ONBUILD COPY . /x",
+        ] {
+            assert!(reads(line), "{line}");
+        }
+        for line in
+            ["RUN ls", "COPY e d/file-2 e/* /x/", "COPY --from=c . /x", "RUN --mount=type=cache,target=/c ls"]
+        {
+            assert!(!reads(line), "{line}");
         }
     }
 

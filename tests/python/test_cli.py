@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,45 @@ def test_serve_takes_host_and_port() -> None:
         assert taken.returncode == 1
         assert taken.stdout == ""
         assert port in taken.stderr
+
+
+def free_port(address: str) -> int:
+    """A port that nobody listens at now."""
+    with socket.create_server((address, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_serve_listens_where_the_variables_say_unless_an_option_says_otherwise() -> None:
+    port = free_port("127.0.0.2")
+    with serve(HOST="127.0.0.2", PORT=str(port)) as server:
+        assert server.url == f"http://127.0.0.2:{port}/api"
+        taken = run(
+            *["-m", "inspect_daytona", "serve", "--host", "127.0.0.2", "--port", str(port)],
+            variables={"INSPECT_DAYTONA_LOCAL_HOST": "127.0.0.1", "INSPECT_DAYTONA_LOCAL_PORT": "0"},
+        )
+        assert (taken.returncode, taken.stdout) == (1, "")
+        assert f"127.0.0.2:{port}" in taken.stderr
+
+
+def test_a_local_server_listens_where_the_variables_say_unless_an_argument_says_otherwise() -> None:
+    port = free_port("127.0.0.2")
+    program = """
+import anyio
+from inspect_daytona import LocalServer
+async def main():
+    async with LocalServer() as first, LocalServer(port=0) as second, LocalServer("127.0.0.3", 0) as third:
+        print(first.url, second.url, third.url)
+anyio.run(main)
+"""
+    variables = {"INSPECT_DAYTONA_LOCAL_HOST": "127.0.0.2", "INSPECT_DAYTONA_LOCAL_PORT": str(port)}
+    done = run("-c", program, variables=variables)
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.split()
+    assert first == f"http://127.0.0.2:{port}/api"
+    assert second.startswith("http://127.0.0.2:")
+    assert second != first
+    assert third.startswith("http://127.0.0.3:")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from daytona import (
     Daytona,
     DaytonaConfig,
     DaytonaNotFoundError,
+    Resources,
     Sandbox,
 )
 
@@ -64,6 +65,23 @@ def test_files_survive_a_stop_and_a_start(box: Sandbox) -> None:
     box.stop()
     box.start()
     assert box.fs.download_file("kept") == b"kept"
+
+
+def test_a_sandbox_that_runs_is_resized_and_keeps_its_processes(sdk: Daytona, box: Sandbox) -> None:
+    box.process.exec("sleep 1000 >/dev/null 2>&1 & echo $! > pid")
+    box.resize(Resources(cpu=4, memory=8))
+    found = sdk.get(box.id)
+    assert (found.state and found.state.value, found.cpu, found.memory) == ("started", 4, 8)
+    assert box.process.exec("kill -0 $(cat pid)").exit_code == 0
+
+
+def test_a_blocked_network_may_come_with_a_list(sdk: Daytona) -> None:
+    lists = "10.0.0.0/8,172.16.0.0/12"
+    sandbox = sdk.create(CreateSandboxFromSnapshotParams(network_block_all=True, network_allow_list=lists))
+    assert (sandbox.network_block_all, sandbox.network_allow_list) == (True, lists)
+    interfaces = sandbox.process.exec("tail -n +3 /proc/net/dev | cut -d: -f1")
+    assert interfaces.result.split() == ["lo"]
+    sandbox.delete()
 
 
 def test_labels_are_replaced(sdk: Daytona, box: Sandbox) -> None:

@@ -349,12 +349,17 @@ impl Control {
             network: self.network(sandbox, nesting),
             nesting,
             mounts: self.mounts(&sandbox.volumes),
-            limits: Limits {
-                cpus: u32::try_from(sandbox.cpu).ok(),
-                memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),
-                pids: self.options.pids,
-            },
+            limits: self.limits(sandbox),
             directory: self.directory.join(&sandbox.id),
+        }
+    }
+
+    /// The limits of a sandbox for the engine.
+    pub(super) fn limits(&self, sandbox: &Sandbox) -> Limits {
+        Limits {
+            cpus: u32::try_from(sandbox.cpu).ok(),
+            memory: u64::try_from(sandbox.memory).ok().map(|gib| gib << 30),
+            pids: self.options.pids,
         }
     }
 }

@@ -10,18 +10,15 @@ use crate::local::engine::NetworkChoice;
 use crate::local::spec::{Access, Network};
 
 impl Control {
-    /// Refuses settings that cannot be kept.
+    /// Refuses settings that cannot be kept. Lists beside a block have no effect, but must be lists.
     pub(super) fn check_network(
         &self,
         blocks: bool,
         networks: Option<&str>,
         domains: Option<&str>,
     ) -> ApiResult<()> {
-        if validate::access(networks, domains)?.is_none() {
+        if validate::access(networks, domains)?.is_none() || blocks {
             return Ok(());
-        }
-        if blocks {
-            return Err(ApiError::bad_request("networkBlockAll and allow lists exclude each other"));
         }
         match &self.engine.isolation().no_gateway {
             None => Ok(()),
@@ -63,7 +60,7 @@ impl Control {
         let _turn = self.network_changes.lock().await;
         let (id, before, network, differs) = self.with(key, |record, now| {
             let mut after = record.sandbox.clone();
-            apply(&mut after, settings)?;
+            apply(&mut after, settings);
             let (networks, domains) =
                 (after.network_allow_list.as_deref(), after.domain_allow_list.as_deref());
             self.check_network(after.network_block_all, networks, domains)?;
@@ -99,15 +96,13 @@ impl Control {
     }
 }
 
-/// Puts settings into a sandbox: blocking clears the lists, a list ends the blocking, an empty one is none.
-fn apply(sandbox: &mut Sandbox, settings: NetworkSettings) -> ApiResult<()> {
+/// Puts settings into a sandbox: blocking clears the lists, a list ends the blocking, an empty one is none. Of both at
+/// once, both are kept, and the sandbox is blocked.
+fn apply(sandbox: &mut Sandbox, settings: NetworkSettings) {
     let NetworkSettings { network_block_all, network_allow_list, domain_allow_list } = settings;
     let text = |list: &Option<String>| list.as_ref().is_some_and(|list| !list.trim().is_empty());
     let lists = text(&network_allow_list) || text(&domain_allow_list);
     match network_block_all {
-        Some(true) if lists => {
-            return Err(ApiError::bad_request("networkBlockAll and allow lists exclude each other"));
-        }
         Some(true) => (sandbox.network_allow_list, sandbox.domain_allow_list) = (None, None),
         Some(false) if !lists => sandbox.network_allow_list = None,
         Some(false) | None => {}
@@ -121,7 +116,6 @@ fn apply(sandbox: &mut Sandbox, settings: NetworkSettings) -> ApiResult<()> {
             *stored = Some(list).filter(|list| !list.trim().is_empty());
         }
     }
-    Ok(())
 }
 
 fn restore(record: &mut Record, before: Sandbox) {
@@ -145,7 +139,7 @@ mod tests {
             network_allow_list: asked.1.map(str::to_owned),
             domain_allow_list: None,
         };
-        apply(&mut sandbox, settings).unwrap();
+        apply(&mut sandbox, settings);
         (sandbox.network_block_all, sandbox.network_allow_list)
     }
 
@@ -158,12 +152,16 @@ mod tests {
         assert_eq!(after((false, list), (Some(false), None)), (false, None));
         assert_eq!(after((false, list), (None, Some(""))), (false, None));
         assert_eq!(after((false, list), (None, None)), listed);
-        let mut sandbox = Sandbox::default();
-        let both = NetworkSettings {
-            network_block_all: Some(true),
-            network_allow_list: list.map(str::to_owned),
-            domain_allow_list: None,
-        };
-        assert!(apply(&mut sandbox, both).is_err());
+    }
+
+    #[test]
+    fn of_a_block_and_a_list_at_once_both_are_kept() {
+        let list = Some("10.0.0.0/8");
+        let both = (true, Some("10.0.0.0/8".to_owned()));
+        for before in [(false, None), (true, None), (false, Some("192.0.2.0/24"))] {
+            assert_eq!(after(before, (Some(true), list)), both);
+        }
+        assert_eq!(after((true, list), (Some(false), None)), (false, None));
+        assert_eq!(after((true, list), (None, None)), both);
     }
 }

@@ -63,8 +63,11 @@ pub(super) async fn forward(
     location_prefix: &str,
     mut request: Request,
 ) -> Response {
-    let running = control
-        .with(id, |record, _| Ok(record.running.clone().filter(|_| record.state == SandboxState::Started)));
+    let running = control.with(id, |record, _| {
+        // what is resized runs on
+        let serves = matches!(record.state, SandboxState::Started | SandboxState::Resizing);
+        Ok(record.running.clone().filter(|_| serves))
+    });
     let Ok(Some(running)) = running else {
         return ApiError::bad_request(
             "bad request: failed to resolve container IP after 3 attempts: no IP address found. Is the Sandbox \

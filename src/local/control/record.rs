@@ -123,7 +123,10 @@ impl Record {
 
     /// Whether it takes up cores and memory.
     pub(super) fn uses_compute(&self) -> bool {
-        use SandboxState::{Archived, Archiving, BuildFailed, Destroyed, Error, Stopped};
+        use SandboxState::{Archived, Archiving, BuildFailed, Destroyed, Error, Resizing, Stopped};
+        if self.state == Resizing {
+            return self.running.is_some();
+        }
         !matches!(self.state, Stopped | Archived | Archiving | Destroyed | Error | BuildFailed)
             || (self.desired == DesiredState::Started && !self.is_errored())
     }
@@ -186,6 +189,7 @@ mod tests {
             (S::Error, D::Started, S::Error, false),
             (S::Archived, D::Archived, S::Archived, false),
             (S::Error, D::Destroyed, S::Error, false),
+            (S::Resizing, D::Resized, S::Resizing, true),
         ] {
             let mut record = Record::new(Sandbox::default(), source(), SystemTime::UNIX_EPOCH);
             (record.state, record.desired) = (stored, desired);

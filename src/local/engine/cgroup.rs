@@ -81,25 +81,47 @@ impl Cgroups {
     }
 
     fn write(&self, id: &str, limits: &Limits, group: &mut Cgroup) -> Result<(), (PathBuf, io::Error)> {
+        for (controller, hierarchy, limit) in self.wanted(limits) {
+            let directory = hierarchy.directory.join(id);
+            group.make(&directory)?;
+            set(&directory, settings(controller, hierarchy.unified, limit))?;
+            if controller == Controller::Memory {
+                group.memory = Some((directory, hierarchy.unified));
+            }
+        }
+        Ok(())
+    }
+
+    /// The limits that can be enforced, memory first.
+    fn wanted(&self, limits: &Limits) -> impl Iterator<Item = (Controller, &Hierarchy, u64)> {
         let wanted = [
             (Controller::Memory, limits.memory),
             (Controller::Cpu, limits.cpus.map(u64::from)),
             (Controller::Pids, limits.pids.map(u64::from)),
         ];
-        for (controller, limit) in wanted {
-            let (Some(limit), Some(hierarchy)) = (limit, self.hierarchy(controller)) else { continue };
+        wanted
+            .into_iter()
+            .filter_map(|(controller, limit)| Some((controller, self.hierarchy(controller)?, limit?)))
+    }
+
+    /// Raises the limits of a sandbox, if it has groups.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::System`] where the kernel refuses a limit.
+    pub(super) fn raise(&self, id: &str, limits: &Limits) -> Result<()> {
+        for (controller, hierarchy, limit) in self.wanted(limits) {
             let directory = hierarchy.directory.join(id);
-            group.make(&directory)?;
-            for (file, text) in settings(controller, hierarchy.unified, limit) {
-                let path = directory.join(file);
-                match fs::write(&path, text) {
-                    // kernels without accounting of swap lack the file
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && file.contains("sw") => {}
-                    written => written.map_err(|error| (path, error))?,
+            // the other way round: memory and swap together are raised before memory, which must not be more
+            let settings = settings(controller, hierarchy.unified, limit).into_iter().rev();
+            match set(&directory, settings) {
+                // it never had one, or has just ended
+                Err(_) if !directory.exists() => {}
+                Err((path, error)) => {
+                    let message = format!("cannot raise the sandbox's limits: {}: {error}", path.display());
+                    return Err(Error::new(ErrorKind::System, message).with_sandbox(id).with_source(error));
                 }
-            }
-            if controller == Controller::Memory {
-                group.memory = Some((directory, hierarchy.unified));
+                Ok(()) => {}
             }
         }
         Ok(())
@@ -119,6 +141,22 @@ impl Cgroups {
             }
         }
     }
+}
+
+/// Writes to files of a group.
+fn set(
+    directory: &Path,
+    settings: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<(), (PathBuf, io::Error)> {
+    for (file, text) in settings {
+        let path = directory.join(file);
+        match fs::write(&path, text) {
+            // kernels without accounting of swap lack the file
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.contains("sw") => {}
+            written => written.map_err(|error| (path, error))?,
+        }
+    }
+    Ok(())
 }
 
 /// Files and texts that set a limit.

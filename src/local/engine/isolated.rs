@@ -19,7 +19,7 @@ use super::state::{Stale, StateDirectory};
 use super::{Engine, Isolation, Killer, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::gateway::Gateway;
-use crate::local::spec::{Access, Network, SandboxSpec};
+use crate::local::spec::{Access, Limits, Network, SandboxSpec};
 use crate::local::wire::{self, Context, Failure, Level, Order, Report, Request, Setup};
 
 /// Sandboxes that are made at the same time; more only wait for the same processors.
@@ -295,6 +295,18 @@ impl Engine for Isolated {
 
     fn change_network(&self, id: String, network: Network) -> BoxFuture<'_, Result<()>> {
         async move { self.change(&id, network).await }.boxed()
+    }
+
+    fn raise_limits(&self, id: String, limits: Limits) -> BoxFuture<'_, Result<()>> {
+        let cgroups = Arc::clone(&self.cgroups);
+        let raised = tokio::task::spawn_blocking(move || cgroups.raise(&id, &limits));
+        async move {
+            raised.await.unwrap_or_else(|error| {
+                let message = "raising the sandbox's limits was interrupted";
+                Err(Error::new(ErrorKind::Unexpected, message).with_source(error))
+            })
+        }
+        .boxed()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use self::state::StateDirectory;
-use super::spec::{Network, SandboxSpec};
+use super::spec::{Limits, Network, SandboxSpec};
 use crate::error::Result;
 
 /// Which engine the user wants.
@@ -117,6 +117,13 @@ pub trait Engine: Send + Sync + Debug {
     /// [`crate::ErrorKind::Unsupported`] where a running sandbox cannot be moved to that network;
     /// [`crate::ErrorKind::System`] where the operating system refuses a step.
     fn change_network(&self, id: String, network: Network) -> BoxFuture<'_, Result<()>>;
+
+    /// Raises the limits of a sandbox, where they are enforced; one that does not run gets its limits when it starts.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::ErrorKind::System`] where the operating system refuses a limit.
+    fn raise_limits(&self, id: String, limits: Limits) -> BoxFuture<'_, Result<()>>;
 
     /// Ends the engine and every sandbox in it. Further calls fail.
     fn shutdown(&self) -> BoxFuture<'_, ()>;

@@ -36,7 +36,9 @@ const OWN: [(&str, u32); 14] = [
     ("var", 0o755),
     ("opt", 0o755),
 ];
-/// Entries of `/etc` and `/var` that are looked at; the directories left over are hidden.
+/// Directories below which the machine may keep secrets. Packages own the rest of `/usr`, which would take too long.
+const SEARCHED: [&str; 4] = ["etc", "var", "opt", "usr/local"];
+/// Entries of each of them that are looked at; the directories left over are hidden.
 const ENTRIES: usize = 200_000;
 
 /// Writes layers for sandboxes.
@@ -63,11 +65,10 @@ impl Layer<'_> {
             self.sudo(program).step(|| "write the stand-in for sudo".into())?;
         }
         let mut partial = Vec::new();
-        for composed in ["etc", "var"] {
-            let hide =
-                || self.hide_secrets(composed).step(|| format!("hide what /{composed} keeps from its users"));
-            if self.privileged && !hide()? {
-                partial.push(composed);
+        for searched in SEARCHED.into_iter().filter(|_| self.privileged) {
+            let whole = self.hide_secrets(searched);
+            if !whole.step(|| format!("hide what /{searched} keeps from its users"))? {
+                partial.push(searched);
             }
         }
         Ok(partial)
@@ -158,6 +159,13 @@ impl Layer<'_> {
     /// Hides what an ordinary user of the machine cannot read: a sandbox's root could, since it sees the files of the
     /// machine's root as its own. Whether all of it was looked at.
     fn hide_secrets(&self, top: &str) -> io::Result<bool> {
+        // a link leads to where another search looks, or nowhere that sandboxes see
+        let mode = match fs::symlink_metadata(Path::new("/").join(top)) {
+            Ok(found) if found.is_dir() => found.mode(),
+            _ => return Ok(true),
+        };
+        // the directory itself cannot be hidden, all that is in it can
+        let closed = mode & OPEN != OPEN;
         let mut directories = vec![PathBuf::from(top)];
         let mut entries = 0;
         while let Some(relative) = directories.pop() {
@@ -171,27 +179,18 @@ impl Layer<'_> {
                 entries += 1;
                 let name = relative.join(entry.file_name());
                 let Ok(metadata) = entry.metadata() else { continue };
-                let readable = metadata.mode() & 0o004 != 0;
-                let known = self.directory.join(&name).symlink_metadata();
-                let hidden = if known.is_ok_and(|known| !known.is_dir()) {
-                    Ok(())
-                } else if name == Path::new("var/tmp") {
-                    // not secret by its mode, but other users' all the same
-                    self.opaque(&name)
-                } else if name == Path::new("etc/docker") && metadata.is_dir() {
-                    // how the machine's Docker Engine is set up is not how one inside is
-                    self.hide_directory(&name)
-                } else if metadata.is_dir() {
-                    if readable && metadata.mode() & 0o001 != 0 {
+                let hidden = match verdict(&name, &metadata, closed) {
+                    Verdict::Shown => Ok(()),
+                    // what sandboxes have of their own in its place hides it already
+                    _ if self.has_file(&name) => Ok(()),
+                    Verdict::Searched => {
                         directories.push(name);
                         Ok(())
-                    } else {
-                        self.hide_directory(&name)
                     }
-                } else if (metadata.is_file() && !readable) || is_backup_of_accounts(&name) {
-                    self.hide_file(&name)
-                } else {
-                    Ok(())
+                    // not secret by its mode, but other users' all the same
+                    Verdict::Emptied => self.opaque(&name),
+                    Verdict::Hidden if metadata.is_dir() => self.hide_directory(&name),
+                    Verdict::Hidden => self.hide_file(&name),
                 };
                 match hidden {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -200,6 +199,10 @@ impl Layer<'_> {
             }
         }
         Ok(entries <= ENTRIES)
+    }
+
+    fn has_file(&self, relative: &Path) -> bool {
+        self.directory.join(relative).symlink_metadata().is_ok_and(|known| !known.is_dir())
     }
 
     /// A mark that overlayfs takes for the absence of a file.
@@ -266,6 +269,37 @@ impl Layer<'_> {
         let id = self.identity.outside(user);
         std::os::unix::fs::lchown(path, Some(id), Some(id))?;
         fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+}
+
+/// What sandboxes see of an entry of the machine's directories.
+enum Verdict {
+    Shown,
+    /// A directory, as far as its entries are shown.
+    Searched,
+    /// The directory that sandboxes have in its place, and nothing of its own.
+    Emptied,
+    Hidden,
+}
+
+/// Who may look into a directory: everybody.
+const OPEN: u32 = 0o005;
+
+/// Decides what is seen of an entry; nothing where its directory is `closed`.
+fn verdict(name: &Path, metadata: &fs::Metadata, closed: bool) -> Verdict {
+    let mode = metadata.mode();
+    if name == Path::new("var/tmp") {
+        Verdict::Emptied
+    } else if closed || is_backup_of_accounts(name) {
+        Verdict::Hidden
+    } else if metadata.is_dir() {
+        // how the machine's Docker Engine is set up is not how one inside is
+        let shown = mode & OPEN == OPEN && name != Path::new("etc/docker");
+        if shown { Verdict::Searched } else { Verdict::Hidden }
+    } else if metadata.is_file() && mode & 0o004 == 0 {
+        Verdict::Hidden
+    } else {
+        Verdict::Shown
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) fn compose(workshop: &Workshop, spec: &SandboxSpec) -> Result<(), Fai
                 attach_read_only(&Path::new("/").join(name), &root.join(name))?;
             }
             writable.name_host("etc", spec)?;
+            if let Some(state) = &workshop.state {
+                hide(workshop, state)?;
+            }
         }
         RootFs::Directory(image) => {
             if workshop.level == Level::RootIdmap {
@@ -161,6 +164,21 @@ fn devices(workshop: &Workshop, dev: &Path) -> Result<(), Failure> {
         fs::create_dir(dev.join(name)).step(step)?;
     }
     Ok(())
+}
+
+/// Puts an empty directory over one of the machine's, which nobody inside can take away.
+fn hide(workshop: &Workshop, relative: &Path) -> Result<(), Failure> {
+    let root = workshop.root();
+    // a sandbox that ran before may have put a link in the way, and then sees nothing there either
+    let mut path = relative.ancestors().filter(|part| !part.as_os_str().is_empty());
+    if !path.all(|part| root.join(part).symlink_metadata().is_ok_and(|found| found.is_dir())) {
+        return Ok(());
+    }
+    let id = workshop.identity.outside(0);
+    let options = format!("mode=0700,size=4k,uid={id},gid={id}");
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &root.join(relative), Some("tmpfs"), flags, Some(options.as_str()))
+        .step(|| format!("hide /{}", relative.display()))
 }
 
 fn system_information(workshop: &Workshop, sys: &Path) -> Result<(), Failure> {

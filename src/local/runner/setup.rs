@@ -1,7 +1,9 @@
 //! What the runner makes once: its own mount namespace, the base layer, the view of this machine's directories.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -28,6 +30,8 @@ pub(super) struct Workshop {
     user_namespace: Option<OwnedFd>,
     /// What this level does not promise here.
     pub(super) lost: Vec<String>,
+    /// What of this machine's directories holds the files of all sandboxes, if any does; a path from the root.
+    pub(super) state: Option<PathBuf>,
     /// Whether sandboxes use this machine's own `sudo`.
     pub(super) host_sudo: bool,
 }
@@ -48,6 +52,7 @@ impl Workshop {
             read_only: Vec::new(),
             user_namespace: None,
             lost: Vec::new(),
+            state: None,
             host_sudo: false,
         };
         if level == Level::Process {
@@ -56,6 +61,7 @@ impl Workshop {
         // the real one is set-user-id of a root that a user's namespace does not have
         workshop.host_sudo =
             level == Level::RootIdmap && !setup.own_sudo && Path::new("/usr/bin/sudo").exists();
+        workshop.state = visible_state(&setup.directory).step(|| "look at the state directory".into())?;
         workshop.mount_own()?;
         let layer = Layer {
             directory: &workshop.base(),
@@ -172,6 +178,20 @@ impl Workshop {
     pub(super) fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
+}
+
+/// The state directory, from the root, where sandboxes would see it; with those of other servers where nobody else looks
+/// into the directory that they share.
+fn visible_state(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let directory = fs::canonicalize(directory)?;
+    let shared = directory.parent().filter(|parent| {
+        // for others to list and to enter
+        let is_private = fs::metadata(parent).is_ok_and(|found| found.mode() & 0o055 == 0);
+        is_private && parent.ancestors().count() > 2
+    });
+    let hidden = shared.unwrap_or(&directory).strip_prefix("/").map_err(io::Error::other)?;
+    let is_visible = COMPOSED.iter().any(|composed| hidden.starts_with(composed));
+    Ok(is_visible.then(|| hidden.to_owned()))
 }
 
 /// A path as an option of overlayfs, to which `,`, `:` and `\` mean something.

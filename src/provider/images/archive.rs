@@ -4,20 +4,23 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::files::{Content, ContextFiles};
 use crate::client::PART;
 use crate::config::context::ContextEntry;
 
-/// Writes an uncompressed tar of `entries` in pieces of [`PART`] bytes. Equal contexts make equal archives: order as
+/// Writes an uncompressed tar of `files` in pieces of [`PART`] bytes. Equal contexts make equal archives: order as
 /// given, no owner, no time, and of the permissions only whether a file is executable.
 ///
-/// Ends early where nobody takes the pieces any more.
-pub(super) fn pieces(entries: Vec<ContextEntry>) -> Receiver<io::Result<Bytes>> {
+/// A file that is not what it was when the context was hashed ends it with an error, before the last piece. Ends early
+/// where nobody takes the pieces any more.
+pub(super) fn pieces(files: ContextFiles) -> Receiver<io::Result<Bytes>> {
     let (sender, receiver) = channel(2);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, filling: BytesMut::new() };
-        let result = write(&entries, &mut pieces).and_then(|()| pieces.last());
+        let result = write(&files, &mut pieces).and_then(|()| pieces.last());
         if let Err(error) = result {
             // nobody is there to hear it if the upload ended first
             let _sent = pieces.sender.blocking_send(Err(error));
@@ -36,9 +39,9 @@ pub(super) fn length(entries: &[ContextEntry]) -> u64 {
     sizes.sum::<u64>() + 1024
 }
 
-fn write(entries: &[ContextEntry], to: &mut impl Write) -> io::Result<()> {
+fn write(files: &ContextFiles, to: &mut impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
-    for entry in entries {
+    for entry in &files.entries {
         let mut header = tar::Header::new_gnu();
         header.set_uid(0);
         header.set_gid(0);
@@ -57,10 +60,30 @@ fn write(entries: &[ContextEntry], to: &mut impl Write) -> io::Result<()> {
         header.set_entry_type(tar::EntryType::Regular);
         header.set_mode(if entry.executable { 0o755 } else { 0o644 });
         header.set_size(size);
-        let mut contents = Exactly { file, left: size };
+        let mut contents = Hashed { file: Exactly { file, left: size }, hash: Sha256::new() };
         archive.append_data(&mut header, &entry.path, &mut contents).map_err(explain)?;
+        if files.contents.get(&entry.source) != Some(&Content::from(contents.hash.finalize())) {
+            return Err(explain(io::Error::other(
+                "it changed after the build was prepared from it; run again, and leave the files of a build alone until \
+                 they are uploaded",
+            )));
+        }
     }
     archive.finish()
+}
+
+/// Hashes what is read.
+struct Hashed {
+    file: Exactly,
+    hash: Sha256,
+}
+
+impl io::Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// A file that must have the size that the archive says: one that changes meanwhile would shift all that follows.
@@ -118,15 +141,26 @@ mod tests {
     use std::io::Read;
     use std::path::Path;
 
+    use super::super::files::Witness;
     use super::*;
+    use crate::config::Files;
 
     fn entry(directory: &Path, path: &str, executable: bool) -> ContextEntry {
         let source = directory.join(path);
         ContextEntry { path: path.to_owned(), directory: source.is_dir(), source, executable }
     }
 
-    async fn archive(entries: Vec<ContextEntry>) -> io::Result<Vec<Bytes>> {
-        let mut receiver = pieces(entries);
+    /// The entries as they are now.
+    fn hashed(entries: Vec<ContextEntry>) -> ContextFiles {
+        let witness = Witness::default();
+        for entry in entries.iter().filter(|entry| !entry.directory) {
+            io::copy(&mut witness.open(&entry.source).unwrap(), &mut io::sink()).unwrap();
+        }
+        ContextFiles { entries, contents: witness.contents() }
+    }
+
+    async fn archive(files: ContextFiles) -> io::Result<Vec<Bytes>> {
+        let mut receiver = pieces(files);
         let mut all = Vec::new();
         while let Some(piece) = receiver.recv().await {
             all.push(piece?);
@@ -143,11 +177,11 @@ mod tests {
         std::fs::write(directory.path().join(&long), "deep").unwrap();
         std::fs::write(directory.path().join("run.sh"), "#!/bin/sh\n").unwrap();
         let entries = || {
-            vec![
+            hashed(vec![
                 entry(directory.path(), "run.sh", true),
                 entry(directory.path(), &long, false),
                 entry(directory.path(), "empty", false),
-            ]
+            ])
         };
         let bytes = archive(entries()).await.unwrap().concat();
         let mut read = tar::Archive::new(bytes.as_slice());
@@ -182,7 +216,7 @@ mod tests {
         file.set_len(2 * PART as u64 + 7).unwrap();
         let entries = vec![entry(directory.path(), "large", false)];
         let expected = length(&entries);
-        let sizes: Vec<_> = archive(entries).await.unwrap().iter().map(Bytes::len).collect();
+        let sizes: Vec<_> = archive(hashed(entries)).await.unwrap().iter().map(Bytes::len).collect();
         assert_eq!(sizes[..2], [PART, PART]);
         assert_eq!(sizes.iter().sum::<usize>() as u64, expected);
     }
@@ -192,7 +226,32 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut missing = entry(directory.path(), "gone", false);
         missing.directory = false;
-        let error = archive(vec![missing]).await.unwrap_err().to_string();
+        let files = ContextFiles { entries: vec![missing], ..ContextFiles::default() };
+        let error = archive(files).await.unwrap_err().to_string();
         assert!(error.contains("gone"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changed_since_the_hash_is_named_before_the_last_piece() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        for changed in ["longer content", "short", "contenu", ""] {
+            std::fs::write(at("first"), vec![1; PART + 1]).unwrap();
+            std::fs::write(at("changed"), "content").unwrap();
+            let entries = ["first", "changed"].map(|path| entry(directory.path(), path, false));
+            let files = hashed(entries.to_vec());
+            let whole = length(&files.entries);
+            std::fs::write(at("changed"), changed).unwrap();
+            let mut receiver = pieces(files);
+            let mut sent = 0;
+            let error = loop {
+                match receiver.recv().await.unwrap() {
+                    Ok(piece) => sent += piece.len() as u64,
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert!(error.contains("changed: it changed after"), "{error}");
+            assert!(sent < whole && receiver.recv().await.is_none());
+        }
     }
 }

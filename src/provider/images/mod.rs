@@ -5,6 +5,8 @@
 //! them, and the platform retires the ones that nobody uses.
 
 pub(super) mod archive;
+mod files;
+mod recipe;
 mod shim;
 mod snapshot;
 mod upload;
@@ -17,10 +19,11 @@ use sha2::{Digest, Sha256};
 
 use crate::api::snapshot::{BuildInfo, CreateSnapshot, SnapshotState};
 use crate::client::Client;
-use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ComposeProject, ImageSource, RealFiles, SandboxPlan};
+use crate::config::{ComposeProject, ImageSource, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::compose::{Project, Projects};
+use files::ContextFiles;
+use recipe::{Recipe, from, of_image, recipe};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -53,16 +56,6 @@ pub(super) enum Prepared {
     Snapshot(String),
     /// A build with each sandbox.
     Build(BuildInfo),
-}
-
-/// How an image comes into being.
-#[derive(Debug, Default)]
-struct Recipe {
-    image: Option<String>,
-    build: Option<BuildInfo>,
-    /// The files of the build.
-    entries: Vec<ContextEntry>,
-    notes: Vec<String>,
 }
 
 impl Images {
@@ -100,11 +93,11 @@ impl Images {
         }
         let prepared = if plan.settings.prepare {
             let request = request(&recipe, plan, region)?;
-            self.snapshot(client, &request, recipe.entries, progress).await?;
+            self.snapshot(client, &request, recipe.files, progress).await?;
             Prepared::Snapshot(request.name)
         } else {
             let build = recipe.build.unwrap_or_else(|| from(recipe.image.as_deref().unwrap_or_default()));
-            upload::upload(client, &build, recipe.entries, progress).await?;
+            upload::upload(client, &build, recipe.files, progress).await?;
             Prepared::Build(build)
         };
         *slot = Some(prepared.clone());
@@ -145,7 +138,7 @@ impl Images {
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
         let mut request = request(&of_image(image)?, plan, region)?;
         name.clone_into(&mut request.name);
-        let prepared = match self.snapshot(client, &request, Vec::new(), progress).await {
+        let prepared = match self.snapshot(client, &request, ContextFiles::default(), progress).await {
             Ok(()) => Prepared::Snapshot(request.name),
             Err(error)
                 // a class is a snapshot's alone
@@ -198,7 +191,7 @@ impl Images {
         &self,
         client: &Client,
         request: &CreateSnapshot,
-        entries: Vec<ContextEntry>,
+        files: ContextFiles,
         progress: &Progress<'_>,
     ) -> Result<()> {
         let lock = entry(&self.0.snapshots, &request.name);
@@ -207,7 +200,7 @@ impl Images {
             let found = client.snapshots().find(&request.name).await?;
             // the files are needed only where something may have to be built
             if found.is_none_or(|found| found.state != SnapshotState::Active) {
-                upload::upload(client, build, entries, progress).await?;
+                upload::upload(client, build, files, progress).await?;
             }
         }
         snapshot::ensure(client, request, progress).await?;
@@ -297,84 +290,6 @@ fn request(recipe: &Recipe, plan: &SandboxPlan, region: Option<String>) -> Resul
         let _ = write!(request.name, "{byte:02x}");
     }
     Ok(request)
-}
-
-async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
-    let mut recipe = recipe_of(image).await?;
-    if let Some(build) = &recipe.build {
-        let mut with_shim = build.clone();
-        shim::add(&mut with_shim, &recipe.entries);
-        if with_shim != *build {
-            // without a storage, builds that read no files work all the same
-            match client.object_storage().await {
-                Ok(_) => recipe.build = Some(with_shim),
-                Err(error) => tracing::debug!("the image gets no program of ours: {error}"),
-            }
-        }
-    }
-    Ok(recipe)
-}
-
-async fn recipe_of(image: &ImageSource) -> Result<Recipe> {
-    match image {
-        ImageSource::Image(name) => of_image(name),
-        ImageSource::Build(build) => {
-            let build = build.clone();
-            // a context may be large, and its files are read for the hash
-            let read = tokio::task::spawn_blocking(move || of_build(&build)).await;
-            read.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Unexpected, "reading the build context broke off"))
-            })
-        }
-        ImageSource::Default | ImageSource::Snapshot(_) => Ok(Recipe::default()),
-    }
-}
-
-fn of_image(name: &str) -> Result<Recipe> {
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:/@".contains(c)) {
-        return Err(Error::new(ErrorKind::InvalidConfig, format!("`{name}` is not the name of an image")));
-    }
-    if is_pinned(name) {
-        return Ok(Recipe { image: Some(name.to_owned()), ..Recipe::default() });
-    }
-    // the platform refuses to make snapshots of images that may change any day, but builds from them
-    Ok(Recipe { build: Some(from(name)), ..Recipe::default() })
-}
-
-/// Whether an image has a tag other than `latest`, or a digest.
-fn is_pinned(image: &str) -> bool {
-    let name = image.rsplit('/').next().unwrap_or_default();
-    image.contains("@sha256:") || name.split_once(':').is_some_and(|(_, tag)| tag != "latest")
-}
-
-fn from(image: &str) -> BuildInfo {
-    BuildInfo { dockerfile_content: format!("FROM {image}\n"), ..BuildInfo::default() }
-}
-
-fn of_build(build: &Build) -> Result<Recipe> {
-    for (asked, key) in [(build.no_cache, "no_cache"), (build.pull, "pull")] {
-        if asked {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("`{key}: true` of build cannot be carried out: the platform keeps layers and images by itself"),
-            )
-            .with_hint("Remove it; whatever changes in the Dockerfile or its files is always built anew"));
-        }
-    }
-    let context = BuildContext::read(build, &RealFiles)?;
-    let mut notes = Vec::new();
-    if !context.unused_args.is_empty() {
-        notes.push(format!("the Dockerfile takes no build argument {}", context.unused_args.join(", ")));
-    }
-    if !context.skipped_links.is_empty() {
-        let links = context.skipped_links.join(", ");
-        notes.push(format!("links to directories cannot be sent to the platform and are left out: {links}"));
-    }
-    // an archive of nothing makes some servers say that the Dockerfile is empty
-    let context_hashes =
-        if context.entries.is_empty() { Vec::new() } else { context.hash.into_iter().collect() };
-    let build = BuildInfo { dockerfile_content: context.dockerfile, context_hashes, ..BuildInfo::default() };
-    Ok(Recipe { build: Some(build), entries: context.entries, notes, ..Recipe::default() })
 }
 
 #[cfg(test)]

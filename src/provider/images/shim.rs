@@ -3,7 +3,8 @@
 //! The last line of the Dockerfile copies it to a path that names its content; so the snapshot's name does too. Nobody
 //! is trusted for it: an image's author is the user, who decides what runs in the sandbox anyway, and an agent that may
 //! write there is root, who may write wherever a shim could be. One that is missing or cannot be executed is replaced
-//! by an upload. Images that only have to be pulled, or whose Dockerfile needs no builder, stay as they are.
+//! by an upload. Images that only have to be pulled, or whose Dockerfile needs no builder, stay as they are; and so do
+//! those that copy their whole context, of which the shim is a file while they are built.
 
 use std::fmt::Write as _;
 use std::io;
@@ -39,13 +40,15 @@ pub(super) fn path() -> String {
     format!("/opt/inspect-daytona/{}/shim", *HASH)
 }
 
-/// Makes a build copy the shim, if it reads or runs anything. Not where the files have rules of their own about what a
-/// builder sees, nor where the Dockerfile's end is open.
+/// Makes a build copy the shim, if it reads or runs anything. Not where the build could take it for one of its own files,
+/// as `COPY . /app` would; where those have rules of their own about what a builder sees; nor where the Dockerfile's
+/// end is open.
 pub(super) fn add(build: &mut BuildInfo, entries: &[ContextEntry]) {
-    if entries.iter().any(|entry| entry.path == ".dockerignore") {
+    let dockerfile = Dockerfile::parse(build.dockerfile_content.as_str());
+    if dockerfile.may_read(&source()) || entries.iter().any(|entry| entry.path == ".dockerignore") {
         return;
     }
-    if let Some(text) = Dockerfile::parse(build.dockerfile_content.as_str()).copying(&source(), &path()) {
+    if let Some(text) = dockerfile.copying(&source(), &path()) {
         build.dockerfile_content = text;
         build.context_hashes.push(HASH.clone());
     }
@@ -119,7 +122,23 @@ mod tests {
             directory: false,
             executable: false,
         };
-        assert!(!is_in(&added("FROM a:1\nCOPY . .\n", &[rules])), "the rules might exclude it");
+        assert!(
+            !is_in(&added("FROM a:1\nCOPY .dockerignore src /x/\n", &[rules])),
+            "the rules might exclude it"
+        );
+    }
+
+    #[test]
+    fn what_could_take_it_for_a_file_of_its_own_stays_as_it_is() {
+        for line in ["COPY . /app", "COPY i* /app/", "ADD $WHAT /app/", "RUN --mount=target=/app ls /app"] {
+            for text in
+                [format!("FROM a:1\n{line}\n"), format!("FROM a:1 AS b\n{line}\nFROM c:1\nRUN true\n")]
+            {
+                let build = added(&text, &[]);
+                assert_eq!((build.dockerfile_content.as_str(), is_in(&build)), (text.as_str(), false));
+            }
+        }
+        assert!(is_in(&added("FROM a:1\nCOPY src *.py /app/\n", &[])));
     }
 
     #[tokio::test]

@@ -1,20 +1,20 @@
 //! Brings the files of builds to the platform.
 
+use super::files::ContextFiles;
 use super::{Progress, archive, shim};
 use crate::api::snapshot::BuildInfo;
 use crate::client::Client;
-use crate::config::context::ContextEntry;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Sends the files of a build, unless the platform has them.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, and whatever keeps the storage from taking them.
+/// A file that cannot be read or is not what it was, when nothing is stored; whatever keeps the storage from taking them.
 pub(super) async fn upload(
     client: &Client,
     build: &BuildInfo,
-    entries: Vec<ContextEntry>,
+    files: ContextFiles,
     progress: &Progress<'_>,
 ) -> Result<()> {
     if build.context_hashes.is_empty() {
@@ -42,7 +42,7 @@ pub(super) async fn upload(
     if storage.has(hash).await? {
         return Ok(());
     }
-    let length = archive::length(&entries);
+    let length = archive::length(&files.entries);
     progress(&format!("Uploading the build context: {}", megabytes(length)));
     let shown = std::sync::atomic::AtomicU64::new(0);
     let report = |arrived: u64| {
@@ -56,7 +56,7 @@ pub(super) async fn upload(
             ));
         }
     };
-    storage.upload(hash, archive::pieces(entries), &report).await
+    storage.upload(hash, archive::pieces(files), &report).await
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -22,7 +22,7 @@ impl Settings {
             name: Some(name.to_owned()),
             labels,
             env: service.environment.0.clone(),
-            user: service.user.clone(),
+            user: service.user.as_deref().and_then(toolbox_user),
             public: settings.public.then_some(true),
             target: settings.target.clone(),
             auto_stop_interval: Some(i64::from(settings.auto_stop_interval)),
@@ -123,6 +123,11 @@ impl Settings {
     }
 }
 
+/// Whom the toolbox runs as: a user without the group, which it takes no part of. Each command has both.
+fn toolbox_user(user: &str) -> Option<String> {
+    user.split(':').next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
 fn not_applied(created: &Sandbox, setting: &str, consequence: &str) -> Error {
     let message = format!("the server did not apply {setting}, so the sandbox {consequence}");
     Error::new(ErrorKind::Unsupported, message)
@@ -187,6 +192,14 @@ mod tests {
         assert_eq!(request.network_allow_list.as_deref(), Some("10.0.0.0/8"));
         assert_eq!(request.secrets.unwrap()[0]["KEY"], "my-secret");
         assert_eq!(request.ttl_minutes, Some(5));
+    }
+
+    #[test]
+    fn a_group_is_no_part_of_the_sandboxes_user() {
+        for (user, sent) in [("1000:1000", "1000"), ("agent:staff", "agent"), ("root", "root")] {
+            let request = request(&format!(r#"{{"os_user": "{user}"}}"#));
+            assert_eq!(request.user.as_deref(), Some(sent), "{user}");
+        }
     }
 
     #[test]

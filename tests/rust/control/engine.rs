@@ -19,7 +19,7 @@ use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use inspect_daytona::local::engine::{Engine, Exit, Isolation, Killer, Running};
-use inspect_daytona::local::spec::{Network, SandboxSpec};
+use inspect_daytona::local::spec::{Limits, Network, SandboxSpec};
 use inspect_daytona::{Error, ErrorKind, Result};
 use serde_json::json;
 use tokio::net::UnixListener;
@@ -39,6 +39,12 @@ pub(crate) struct FixtureEngine {
     pub(crate) networks: Mutex<Vec<(String, Network)>>,
     /// Whether such changes fail.
     pub(crate) fixed_network: AtomicBool,
+    /// Limits that were raised.
+    pub(crate) limits: Mutex<Vec<(String, Limits)>>,
+    /// Whether raising them waits until [`FixtureEngine::release`].
+    pub(crate) slow_limits: AtomicBool,
+    /// Whether raising them fails.
+    pub(crate) fixed_limits: AtomicBool,
     servers: Mutex<HashMap<String, tokio::task::AbortHandle>>,
     pub(crate) is_shut_down: watch::Sender<bool>,
 }
@@ -57,6 +63,9 @@ impl FixtureEngine {
             failing_deletions: AtomicUsize::new(0),
             networks: Mutex::default(),
             fixed_network: AtomicBool::new(false),
+            limits: Mutex::default(),
+            slow_limits: AtomicBool::new(false),
+            fixed_limits: AtomicBool::new(false),
             servers: Mutex::default(),
             is_shut_down: watch::Sender::new(false),
         })
@@ -133,6 +142,19 @@ impl Engine for FixtureEngine {
                 return Err(Error::new(ErrorKind::Unsupported, "its network is fixed"));
             }
             self.networks.lock().unwrap().push((id, network));
+            Ok(())
+        })
+    }
+
+    fn raise_limits(&self, id: String, limits: Limits) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            if self.slow_limits.load(Ordering::SeqCst) {
+                self.released.subscribe().wait_for(|released| *released).await.unwrap();
+            }
+            if self.fixed_limits.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::System, "invalid argument"));
+            }
+            self.limits.lock().unwrap().push((id, limits));
             Ok(())
         })
     }

@@ -236,7 +236,7 @@ async fn a_create_request_is_checked_before_anything_is_made() {
         (json!({"networkAllowList": "10.0.0.0"}), 400, "expected an IPv4 network"),
         (json!({"domainAllowList": "http://example.org"}), 400, "expected a host name"),
         (json!({"networkAllowList": "10.0.0.0/8", "domainAllowList": "a.test"}), 400, "exclude each other"),
-        (json!({"networkBlockAll": true, "domainAllowList": "a.test"}), 400, "exclude each other"),
+        (json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0"}), 400, "expected an IPv4 network"),
         (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 404, "Volume 'v' not found"),
         (json!({"secrets": [{"A": "b"}]}), 400, "does not support secrets"),
         (json!({"linkedSandbox": "x"}), 400, "does not support linkedSandbox"),
@@ -259,6 +259,22 @@ async fn blocked_network_reaches_the_engine() {
     let spec = daytona.engine().started.lock().unwrap()[0].clone();
     assert_eq!(spec.network, inspect_daytona::local::spec::Network::Blocked);
     assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["networkBlockAll"], true);
+}
+
+#[tokio::test]
+async fn a_block_wins_over_an_allow_list_and_the_record_keeps_both() {
+    // a block needs no gateway
+    for daytona in [Daytona::start().await, Daytona::without_gateway().await] {
+        for (list, text) in [("networkAllowList", "10.0.0.0/8,172.16.0.0/12"), ("domainAllowList", "a.test")]
+        {
+            let id = daytona.create(json!({"networkBlockAll": true, list: text})).await;
+            let sandbox = daytona.get(&format!("/api/sandbox/{id}")).await.expect(200);
+            assert_eq!((&sandbox["networkBlockAll"], &sandbox[list]), (&json!(true), &json!(text)));
+        }
+        for spec in daytona.engine().started.lock().unwrap().iter() {
+            assert_eq!(spec.network, Network::Blocked);
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Settings of a sandbox that exists.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use http::Method;
+use inspect_daytona::local::control::{LocalOptions, Quota, SystemClock};
 use inspect_daytona::local::spec::{Access, Cidr, Network};
 use serde_json::{Value, json};
 
@@ -58,10 +62,6 @@ async fn the_network_of_a_running_sandbox_changes() {
     let path = format!("/api/sandbox/{id}/network-settings");
     daytona.post(&path, json!({})).await.refused(400, "At least one");
     daytona.post(&path, json!({"networkAllowList": "10.0.0.0"})).await.refused(400, "IPv4 network");
-    daytona
-        .post(&path, json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0/8"}))
-        .await
-        .refused(400, "exclude");
     let change = async |body: Value| {
         let sandbox = daytona.post(&path, body).await.expect(200);
         (
@@ -77,6 +77,9 @@ async fn the_network_of_a_running_sandbox_changes() {
     assert_eq!(change(domains.clone()).await, (json!(false), Value::Null, json!("a.test")));
     // nothing to do
     change(domains).await;
+    // a block wins over what is listed beside it
+    let both = json!({"networkBlockAll": true, "networkAllowList": "10.0.0.0/8", "domainAllowList": ""});
+    assert_eq!(change(both).await, (json!(true), json!("10.0.0.0/8"), Value::Null));
     assert_eq!(change(json!({"networkBlockAll": true})).await, (json!(true), Value::Null, Value::Null));
     assert_eq!(change(json!({"networkBlockAll": false})).await, (json!(false), Value::Null, Value::Null));
     let changes: Vec<Network> =
@@ -98,7 +101,7 @@ async fn a_network_that_cannot_be_changed_stays_as_it_was_and_a_stopped_sandbox_
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
     let path = format!("/api/sandbox/{id}/network-settings");
-    daytona.engine().fixed_network.store(true, std::sync::atomic::Ordering::SeqCst);
+    daytona.engine().fixed_network.store(true, Ordering::SeqCst);
     daytona.post(&path, json!({"networkBlockAll": true})).await.refused(400, "stop it first");
     assert_eq!(daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["networkBlockAll"], false);
     daytona.post(&format!("/api/sandbox/{id}/stop"), Value::Null).await.expect(200);
@@ -113,17 +116,75 @@ async fn a_network_that_cannot_be_changed_stays_as_it_was_and_a_stopped_sandbox_
 }
 
 #[tokio::test]
-async fn a_stopped_sandbox_is_resized_and_a_running_one_refuses() {
+async fn a_running_sandbox_gets_more_cores_and_memory_through_resizing() {
+    let options = LocalOptions {
+        quota: Quota { max_cpu: Some(4), total_memory: Some(6), ..Quota::default() },
+        ..LocalOptions::default()
+    };
+    let daytona = Daytona::with(options, Arc::new(SystemClock)).await;
+    let id = daytona.create(Value::Null).await;
+    let (path, at) = (format!("/api/sandbox/{id}/resize"), format!("/api/sandbox/{id}"));
+    daytona.post(&path, json!({})).await.refused(400, "At least one");
+    daytona.post(&path, json!({"cpu": 0})).await.refused(400, "cpu must not be less than 1");
+    daytona.post(&path, json!({"disk": 9})).await.refused(400, "only while it is stopped");
+    daytona.post(&path, json!({"cpu": 5})).await.refused(400, "exceeds maximum allowed per sandbox");
+    daytona.post(&path, json!({"memory": 7})).await.refused(400, "Total memory limit exceeded");
+    let engine = daytona.engine();
+    engine.slow_limits.store(true, Ordering::SeqCst);
+    let (resized, ()) = tokio::join!(daytona.post(&path, json!({"cpu": 2, "memory": 4, "disk": 3})), async {
+        daytona.wait_for(&id, "resizing").await;
+        // it runs on, and nothing else may be done to it
+        daytona.get(&format!("/toolbox/{id}/headers")).await.expect(200);
+        daytona.post(&format!("{at}/stop"), Value::Null).await.refused(409, "in progress");
+        daytona.post(&path, json!({"cpu": 3})).await.refused(409, "in progress");
+        engine.release();
+    });
+    let sandbox = resized.expect(200);
+    assert_eq!((&sandbox["state"], &sandbox["desiredState"]), (&json!("started"), &json!("started")));
+    assert_eq!((&sandbox["cpu"], &sandbox["memory"], &sandbox["disk"]), (&json!(2), &json!(4), &json!(3)));
+    daytona.post(&path, json!({"cpu": 1})).await.refused(400, "only while it is stopped");
+    daytona.post(&path, json!({"memory": 2})).await.refused(400, "only while it is stopped");
+    let raised = engine.limits.lock().unwrap().clone();
+    let [(raised, limits)] = raised.as_slice() else { panic!("{raised:?}") };
+    assert_eq!((raised.as_str(), limits.cpus, limits.memory), (id.as_str(), Some(2), Some(4 << 30)));
+}
+
+#[tokio::test]
+async fn limits_that_cannot_be_raised_stay_as_they_were() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    daytona.engine().fixed_limits.store(true, Ordering::SeqCst);
+    let path = format!("/api/sandbox/{id}");
+    daytona.post(&format!("{path}/resize"), json!({"cpu": 2})).await.refused(400, "invalid argument");
+    let sandbox = daytona.get(&path).await.expect(200);
+    assert_eq!((&sandbox["state"], &sandbox["cpu"]), (&json!("started"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_sandbox_that_ends_while_it_is_resized_is_stopped() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    daytona.engine().slow_limits.store(true, Ordering::SeqCst);
+    let path = format!("/api/sandbox/{id}/resize");
+    let (resized, ()) = tokio::join!(daytona.post(&path, json!({"cpu": 2})), async {
+        daytona.wait_for(&id, "resizing").await;
+        daytona.post(&format!("/api/admin/sandboxes/{id}/kill"), Value::Null).await.expect(204);
+        daytona.engine().release();
+    });
+    assert_eq!(resized.expect(200)["state"], "stopped");
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_is_resized_for_its_next_start() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
     let path = format!("/api/sandbox/{id}/resize");
-    daytona.post(&path, json!({"cpu": 2})).await.refused(400, "stop it first");
     daytona.post(&format!("/api/sandbox/{id}/stop"), Value::Null).await.expect(200);
     daytona.wait_for(&id, "stopped").await;
-    daytona.post(&path, json!({})).await.refused(400, "At least one");
-    daytona.post(&path, json!({"cpu": 0})).await.refused(400, "cpu must not be less than 1");
     daytona.post(&path, json!({"disk": 1})).await.refused(400, "disk size cannot be decreased");
-    let sandbox = daytona.post(&path, json!({"cpu": 2, "memory": 4})).await.expect(200);
+    let sandbox = daytona.post(&path, json!({"cpu": 3, "memory": 4})).await.expect(200);
+    assert_eq!(sandbox["state"], "stopped");
+    let sandbox = daytona.post(&path, json!({"cpu": 2})).await.expect(200);
     assert_eq!((&sandbox["cpu"], &sandbox["memory"], &sandbox["disk"]), (&json!(2), &json!(4), &json!(3)));
     daytona.post(&format!("/api/sandbox/{id}/start"), Value::Null).await.expect(200);
     let limits = daytona.engine().started.lock().unwrap()[1].limits.clone();

@@ -56,10 +56,14 @@ async fn a_sandbox_whose_first_process_is_killed_is_stopped_and_starts_again() {
 }
 
 #[tokio::test]
-async fn blocked_network_leaves_only_the_loopback_interface() {
+async fn blocked_network_leaves_only_the_loopback_interface_whatever_is_listed() {
     let Some(daytona) = daytona().await else { return };
-    let id = daytona.create(json!({"networkBlockAll": true})).await;
-    assert_eq!(execute(&daytona, &id, "tail -n +3 /proc/net/dev | cut -d: -f1").await, "lo");
+    for body in [json!({}), json!({"networkAllowList": "0.0.0.0/0"}), json!({"domainAllowList": "a.test"})] {
+        let mut body = body;
+        body["networkBlockAll"] = json!(true);
+        let id = daytona.create(body).await;
+        assert_eq!(execute(&daytona, &id, "tail -n +3 /proc/net/dev | cut -d: -f1").await, "lo");
+    }
     daytona.server.shutdown().await;
 }
 

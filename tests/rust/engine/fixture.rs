@@ -62,6 +62,14 @@ impl Server {
         Self { engine, state: path, parent }
     }
 
+    /// An engine of the machine's best level with its state below this directory.
+    pub(crate) async fn below(parent: TempDir) -> Self {
+        let state = StateDirectory::open(Some(parent.path())).unwrap();
+        let path = state.path().to_owned();
+        let engine = choose(EngineChoice::Auto, &NetworkOptions::default(), state).await.unwrap();
+        Self { engine, state: path, parent }
+    }
+
     /// An engine of the machine's best level whose gateways ask this name server.
     pub(crate) async fn with_resolver(resolver: SocketAddr) -> Self {
         let parent = parent();

@@ -94,6 +94,66 @@ async fn the_machines_people_and_secrets_are_hidden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_what_was_installed_by_hand_are_hidden_and_the_rest_is_not() {
+    needs_root!();
+    let mut kept = Vec::new();
+    for top in ["/opt", "/usr/local"] {
+        let program = tempfile::Builder::new().prefix("program").tempdir_in(top).unwrap();
+        let at = |name: &str| program.path().join(name);
+        fs::create_dir(at("private")).unwrap();
+        for (name, mode) in [("key", 0o600), ("group", 0o640), ("open", 0o644), ("private/open", 0o644)] {
+            fs::write(at(name), "text").unwrap();
+            fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(at("private"), PermissionsExt::from_mode(0o750)).unwrap();
+        fs::set_permissions(program.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        kept.push(program);
+    }
+    let server = Server::new().await;
+    let sandbox = server.start(server.spec()).await;
+    for program in &kept {
+        let path = program.path().display();
+        let found = sandbox.output(&format!("cd {path} && sudo -n ls -A . private && cat open")).await;
+        assert_eq!(found, ".:\nopen\nprivate\n\nprivate:\ntext");
+        sandbox.output(&format!("sudo -n sh -c 'echo mine > {path}/key'")).await;
+        assert_eq!(fs::read_to_string(program.path().join("key")).unwrap(), "text");
+    }
+    sandbox.stop().await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_other_sandboxes_are_hidden_wherever_they_are() {
+    needs_root!();
+    for (mode, name) in [(0o700, "private"), (0o755, "shared")] {
+        // where nobody looks for secrets
+        let parent = tempfile::Builder::new().prefix("idt-").tempdir_in("/usr/share").unwrap();
+        fs::set_permissions(parent.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let server = Server::below(parent).await;
+        let spec = server.spec();
+        let sandbox = server.start(spec.clone()).await;
+        let state = server.state.display().to_string();
+        let hidden =
+            if mode == 0o700 { server.state.parent().unwrap().display().to_string() } else { state.clone() };
+        assert_eq!(sandbox.output(&format!("sudo -n ls -A {hidden}")).await, "", "{name}");
+        for escape in [
+            format!("sudo -n umount {hidden}"),
+            format!("sudo -n mkdir /mnt/a && sudo -n mount --bind /usr/share /mnt/a && ls /mnt/a{state}"),
+            format!("sudo -n unshare -m sh -c 'umount {hidden}; ls {state}/sandboxes'"),
+            format!("sudo -n unshare -Um sh -c 'umount {hidden}; ls {state}/sandboxes'"),
+            format!("sudo -n mv {hidden} /usr/share/elsewhere"),
+        ] {
+            assert_ne!(sandbox.run(&escape).await.0, 0, "{escape}");
+        }
+        sandbox.stop().await;
+        let again = server.start(spec).await;
+        assert_eq!(again.output(&format!("sudo -n ls -A {hidden}")).await, "", "{name}");
+        again.stop().await;
+        server.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn administration_works_inside() {
     needs_root!();
     let server = Server::new().await;

@@ -37,6 +37,10 @@ async fn sandbox_of_an_ordinary_user(
     assert_eq!(sandbox.output("id -un; pwd; hostname").await, "daytona\n/home/daytona\na");
     assert_eq!(sandbox.output("sudo -n id -u").await, "0");
     assert_eq!(sandbox.output("ls /home").await, "daytona");
+    // the files of all sandboxes are the user's own
+    let state = parent.join("state").display().to_string();
+    assert_eq!(sandbox.output(&format!("sudo -n ls -A {state}")).await, "");
+    assert_ne!(sandbox.run(&format!("sudo -n umount {state}")).await.0, 0);
     assert_ne!(sandbox.run("touch /usr/share/x").await.0, 0);
     assert_ne!(sandbox.run("sudo -n sh -c 'echo x > /proc/sys/kernel/core_pattern'").await.0, 0);
     sandbox.output("sudo -n sh -c 'echo 1 > /etc/made' && mkdir ~/d && echo 2 > ~/d/file && sudo -n mount -t tmpfs none /mnt").await;

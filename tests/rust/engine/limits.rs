@@ -43,6 +43,32 @@ async fn memory_over_the_limit_is_killed_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_runs_has_more_memory_and_cores_once_its_limits_are_raised() {
+    needs_root!();
+    let server = Server::new().await;
+    needs!(server, "Memory limits");
+    let mut spec = server.spec();
+    spec.limits = Limits { memory: Some(64 << 20), cpus: Some(1), pids: Some(100) };
+    let sandbox = server.start(spec.clone()).await;
+    let allocate = "python3 -c 'bytearray(128 << 20)'; echo code $?";
+    assert!(sandbox.run(allocate).await.1.contains("code 137"));
+    let more = Limits { memory: Some(256 << 20), cpus: Some(2), pids: Some(100) };
+    server.engine.raise_limits(spec.id.clone(), more.clone()).await.unwrap();
+    assert_eq!(sandbox.output(allocate).await, "code 0");
+    assert!(sandbox.run("python3 -c 'bytearray(512 << 20)'; echo code $?").await.1.contains("code 137"));
+    let found = groups(&server, &sandbox);
+    let read = |file: &str| found.iter().find_map(|path| fs::read_to_string(path.join(file)).ok());
+    if let Some(quota) = read("cpu.cfs_quota_us").or_else(|| read("cpu.max")) {
+        assert!(quota.starts_with("200000"), "{quota}");
+    }
+    sandbox.stop().await;
+    // nothing is left to be raised, and nothing is made
+    server.engine.raise_limits(spec.id, more).await.unwrap();
+    assert!(groups(&server, &sandbox).is_empty());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn processes_over_the_limit_cannot_be_made() {
     needs_root!();
     let server = Server::new().await;

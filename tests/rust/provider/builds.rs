@@ -103,6 +103,22 @@ async fn a_built_image_brings_the_program_that_runs_commands_so_that_nothing_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_copies_its_whole_context_holds_nothing_of_ours() {
+    let Some(base) = Base::new() else { return };
+    let fixture = Fixture::with(LocalOptions::default()).await;
+    let project = tempfile::tempdir().unwrap();
+    std::fs::write(project.path().join("task.py"), "").unwrap();
+    let dockerfile = base.dockerfile("RUN mkdir -m 1777 /var /var/tmp /tmp\nCOPY . /app\nCOPY * /files/\n");
+    std::fs::write(project.path().join("Dockerfile"), dockerfile).unwrap();
+    let sandbox = fixture.run.create(name(), settings(project.path(), &json!("."))).await.unwrap();
+    assert_eq!(
+        output(&sandbox, "ls -A /app /files").await,
+        "/app:\nDockerfile\ntask.py\n\n/files:\nDockerfile\ntask.py\n"
+    );
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_vanished_from_the_image_is_uploaded() {
     let Some(base) = Base::new() else { return };
     let fixture = Fixture::with(LocalOptions::default()).await;

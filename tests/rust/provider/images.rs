@@ -65,6 +65,41 @@ async fn an_image_that_cannot_be_had_is_an_error_that_names_it_and_nothing_is_le
     fixture.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_before_it_is_uploaded_ends_the_task_and_nothing_is_stored() {
+    let fixture = server().await;
+    let project = tempfile::tempdir().unwrap();
+    let at = |path: &str| project.path().join(path);
+    std::fs::write(at("Dockerfile"), format!("FROM {IMAGE}\nCOPY first answer.txt /\n")).unwrap();
+    let model = json!({"services": {"default": {"build": "."}}});
+    let json = json!({"source": {"model": model}, "directory": project.path()}).to_string();
+    // in one request, and in parts
+    for size in [1, 20 << 20] {
+        std::fs::write(at("first"), vec![b'1'; size]).unwrap();
+        std::fs::write(at("answer.txt"), "41").unwrap();
+        let settings = Settings::from_json(&json).unwrap();
+        let edit = |line: &str| {
+            if line.starts_with("Uploading") {
+                std::fs::write(at("answer.txt"), "42").unwrap();
+            }
+        };
+        let error = settings.prepare(&fixture.client, &Images::default(), &edit).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = error.to_string();
+        assert!(text.contains(at("answer.txt").to_str().unwrap()) && text.contains("changed"), "{text}");
+        assert_eq!(fixture.requests().await.get("POST /api/snapshots"), None);
+        // what it was is not there
+        std::fs::write(at("answer.txt"), "41").unwrap();
+        let uploads = Mutex::new(0);
+        let count = |line: &str| *uploads.lock().unwrap() += u32::from(line.starts_with("Uploading"));
+        // without a Docker Engine it cannot be built
+        let again = settings.prepare(&fixture.client, &Images::default(), &count).await;
+        assert!(*uploads.lock().unwrap() > 0, "{again:?}");
+        fixture.forget_requests().await;
+    }
+    fixture.finish().await;
+}
+
 /// A control plane with snapshots whose states follow a script, and an object storage.
 #[derive(Default)]
 struct Platform {
@@ -76,6 +111,8 @@ struct Platform {
     invisible: u32,
     /// How often a deleted one is still read as `removing`.
     removing: u32,
+    /// What is answered instead of access to the storage, in turn; the last one stays unless it is `None`.
+    refusals: Vec<Option<(u16, &'static str)>>,
     objects: BTreeMap<String, Vec<u8>>,
     port: u16,
 }
@@ -112,6 +149,13 @@ impl Platform {
                 answer(200, &json!({"url": format!("http://127.0.0.1:{}/log", self.port)}))
             }
             ("GET", ["log"]) => raw(200, "text/plain", "Step 1\nstep 2 failed: no space\n"),
+            ("GET", ["api", "object-storage", "push-access"]) if self.refuses() => {
+                let (status, text) = self.refusals[0].unwrap();
+                if self.refusals.len() > 1 {
+                    self.refusals.remove(0);
+                }
+                message(status, text)
+            }
             ("GET", ["api", "object-storage", "push-access"]) => answer(
                 200,
                 &json!({
@@ -127,6 +171,10 @@ impl Platform {
             }
             _ => message(400, "not in the script"),
         }
+    }
+
+    fn refuses(&self) -> bool {
+        self.refusals.first().is_some_and(Option::is_some)
     }
 
     fn get(&mut self, key: &str) -> Reply {
@@ -303,6 +351,51 @@ async fn a_context_is_uploaded_once_and_only_what_the_build_reads() {
     std::fs::write(directory.path().join("src/main.py"), "print(2)\n").unwrap();
     again.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
     assert_eq!((count(&server, "PUT", "/storage"), count(&server, "POST", "/api/snapshots")), (3, 3));
+}
+
+fn that_runs_something() -> Settings {
+    settings(
+        &json!({"build": {"context": "/", "dockerfile_inline": "FROM debian:12\nRUN true\n"}}),
+        &json!({}),
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn an_image_is_built_without_our_program_where_the_key_has_no_object_storage() {
+    for refusal in [
+        (404, "Cannot GET /api/object-storage/push-access"),
+        (403, "Access denied"),
+        (503, "Object storage is not configured"),
+    ] {
+        let started =
+            Platform { created: vec!["active"], refusals: vec![Some(refusal)], ..Platform::default() };
+        let (server, _) = platform(started).await;
+        that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
+        let seen = server.seen.lock().unwrap().clone();
+        let body = seen.iter().find(|request| request.line() == "POST /api/snapshots").unwrap();
+        let body: Value = serde_json::from_slice(&body.body).unwrap();
+        assert_eq!(body["buildInfo"]["dockerfileContent"], "FROM debian:12\nRUN true\n", "{refusal:?}");
+        assert_eq!(count(&server, "GET", "push-access"), 1, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_moments_failure_of_the_object_storage_gives_the_image_no_other_name() {
+    let name = name_of(&that_runs_something()).await;
+    for failure in [(500, "Internal server error"), (400, "Failed to get temporary credentials: timeout")] {
+        let refusals = vec![Some(failure), None];
+        let snapshots = BTreeMap::from([(name.clone(), vec!["active"])]);
+        let (server, _) = platform(Platform { snapshots, refusals, ..Platform::default() }).await;
+        that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
+        assert_eq!(count(&server, "POST", "/"), 0, "{:?}", server.lines());
+        // and one that lasts is told
+        let refusals = vec![Some(failure)];
+        let (server, _) = platform(Platform { refusals, ..Platform::default() }).await;
+        let prepared = that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await;
+        assert_eq!(prepared.unwrap_err().kind(), ErrorKind::Server);
+        assert_eq!(count(&server, "POST", "/"), 0);
+    }
 }
 
 #[tokio::test]

@@ -71,6 +71,24 @@ async fn the_environment_reaches_commands_and_the_user_runs_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_run_as_a_user_with_a_group() {
+    let fixture = server().await;
+    let other = if nix::unistd::geteuid().is_root() {
+        vec![("1000:4", "1000 4"), ("nobody:1000", "65534 1000")]
+    } else {
+        vec![]
+    };
+    for (user, ids) in [("1000:1000", "1000 1000")].into_iter().chain(other) {
+        let service = json!({"image": IMAGE, "user": user});
+        let sandbox = sandbox(&fixture, service).await.unwrap();
+        let found =
+            output(&sandbox, "cd \"$(mktemp -d)\"; echo $(id -u) $(id -g) $(stat -c '%u %g' .)").await;
+        assert_eq!(found, format!("{ids} {ids}\n"), "{user}");
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_working_directory_that_only_root_can_make_belongs_to_whom_commands_run_as_by_default() {
     let fixture = server().await;
     let sandbox = sandbox(&fixture, json!({"image": IMAGE, "working_dir": "/opt/new/place"})).await.unwrap();

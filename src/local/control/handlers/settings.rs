@@ -155,7 +155,7 @@ pub(super) async fn resize(
     Path(key): Path<String>,
     Body(request): Body<Resize>,
 ) -> ApiResult<Json<Sandbox>> {
-    control.resize(&key, [request.cpu, request.memory, request.disk]).map(Json)
+    control.resize(&key, [request.cpu, request.memory, request.disk]).await.map(Json)
 }
 
 /// 201 without a body, whatever kind of activity it is.
