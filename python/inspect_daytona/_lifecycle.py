@@ -13,6 +13,7 @@ import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_action
 
+from . import _trace
 from ._bridge import complete, from_any_thread
 from ._config import settings_json
 from ._session import _core, connect, current_batch
@@ -36,11 +37,11 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
     try:
         settings = settings_json(config, batch.directories.remember(config))
         provider = await connect()
-        with trace_action(logger, "Daytona check", provider.api_url):
+        with trace_action(_trace.logger, "Daytona check", provider.api_url):
             warnings = await complete(partial(provider.check, settings))
         if _prebuilt():
             await complete(partial(provider.expect_prebuilt, settings))
-        with trace_action(logger, "Daytona prepare", provider.api_url):
+        with trace_action(_trace.logger, "Daytona prepare", provider.api_url):
             # Inspect's display is drawn by the event loop's thread
             await complete(partial(provider.prepare, settings, from_any_thread(_show)))
     except DaytonaError as ex:
@@ -93,7 +94,7 @@ async def task_cleanup(cleanup: bool) -> None:
     for run in list(batch.runs):
         # what the account says if there is no time for more
         left = None
-        with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(logger, "Daytona finish", run.id):
+        with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(_trace.logger, "Daytona finish", run.id):
             left = await complete(partial(run.finish, cleanup))
         if left is None:
             left = run.left()
