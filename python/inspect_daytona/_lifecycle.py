@@ -94,7 +94,10 @@ async def task_cleanup(cleanup: bool) -> None:
     for run in list(batch.runs):
         # what the account says if there is no time for more
         left = None
-        with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(_trace.logger, "Daytona finish", run.id):
+        with (
+            anyio.move_on_after(FINISH_SECONDS, shield=True),
+            trace_action(_trace.logger, "Daytona finish", run.id),
+        ):
             left = await complete(partial(run.finish, cleanup))
         if left is None:
             left = run.left()

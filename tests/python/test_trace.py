@@ -56,7 +56,9 @@ def test_every_action_is_traced_at_default_levels_and_shown_nowhere_else(
     text = gzip.decompress((tmp_path / "trace.log.gz").read_bytes()).decode()
     records = traced(text)
     for event in ("enter", "exit"):
-        actions = Counter(record["action"].removeprefix("Daytona ") for record in records if record["event"] == event)
+        actions = Counter(
+            record["action"].removeprefix("Daytona ") for record in records if record["event"] == event
+        )
         once = ("prepare", "create", "write", "read", "delete")
         assert actions.keys() >= {*once, "check", "exec", "finish"}, actions
         assert {actions[action] for action in once} == {1}, actions
