@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai.util import ComposeConfig, SandboxEnvironmentConfigType
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .errors import DaytonaConfigError
 
 CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
 """The names that are looked for in a task's directory, in this order."""
+
+
+# How a configuration without any setting is written.
+_NO_SETTINGS = {"provider": "daytona"}
 
 
 class DaytonaConfig(BaseModel):
@@ -27,6 +31,17 @@ class DaytonaConfig(BaseModel):
 
     # The native module knows the settings and names the nearest one to a misspelt one; a second list here would drift.
     model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _never_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Inspect leaves out what is None, and an empty dict in a log does not become an object again when it is read
+        settings: dict[str, Any] = serialize(self)
+        return settings if any(value is not None for value in settings.values()) else dict(_NO_SETTINGS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_empty(cls, settings: Any) -> Any:
+        return {} if settings == _NO_SETTINGS else settings
 
     def __hash__(self) -> int:
         # Inspect keeps configurations in sets, and settings may hold dicts, which have no hash
@@ -55,7 +70,8 @@ def settings_json(
         case ComposeConfig():
             source = {"model": config.model_dump(mode="json", by_alias=True, exclude_none=True)}
         case DaytonaConfig():
-            source = {"settings": config.model_dump(mode="json", exclude_none=True)}
+            settings = config.model_dump(mode="json", exclude_none=True)
+            source = {"settings": {} if settings == _NO_SETTINGS else settings}
         case _:
             raise DaytonaConfigError(
                 f"a configuration of type {type(config).__name__} is not one for Daytona: use None, a path to a "
