@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from . import _trace
-from ._bridge import Callback, complete
+from ._bridge import Callback, complete, from_any_thread
 from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     async def sample_init(
         cls, task_name: str, config: SandboxEnvironmentConfigType | None, metadata: dict[str, str]
     ) -> dict[str, SandboxEnvironment]:
+        from ._notes import Notes
         from ._session import connect, current_batch
 
         batch = current_batch()
@@ -112,8 +113,9 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         sample_id = metadata.get("__sample_id__")
         name = run.sandbox_name(task_name, None if sample_id is None else str(sample_id))
         try:
-            with trace_action(_trace.logger, "Daytona create", name):
-                services = await complete(partial(run.create, name, settings))
+            with Notes(name, batch.warned) as notes, trace_action(_trace.logger, "Daytona create", name):
+                create = partial(run.create, name, settings, from_any_thread(notes.take))
+                services = await complete(create)
         except BaseException:
             # also where the sandbox was there already and only the news of it was lost to a cancellation
             run.abandon(name)
@@ -224,8 +226,8 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         command = self._sandbox.connection_command(user)
         if command is None:
             raise NotImplementedError("a sandbox of a Daytona inside this process has no shell to connect to")
-        if user is not None and not self._sandbox.is_container:
-            raise NotImplementedError("a Daytona sandbox is entered as its own user; use sudo inside it")
+        if self._sandbox.is_deleted:
+            raise ConnectionError(f"sandbox {self.sandbox_name} was deleted")
         return SandboxConnection(type="daytona", command=command, container=self.sandbox_name)
 
 

@@ -90,6 +90,8 @@ async def task_cleanup(cleanup: bool) -> None:
     """
     batch = current_batch()
     batch.directories.forget()
+    # an eval that comes later in a process without batches is told anew
+    batch.warned.clear()
     rows: list[tuple[str, str | None, str]] = []
     for run in list(batch.runs):
         # what the account says if there is no time for more
