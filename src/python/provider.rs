@@ -270,6 +270,12 @@ impl Run {
         self.run.id()
     }
 
+    /// Whether its Daytona is inside this process, and ends with it.
+    #[getter]
+    fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// How many sandboxes were created.
     #[getter]
     fn created(&self) -> u64 {
