@@ -147,6 +147,36 @@ async fn what_can_never_fit_says_so() {
 }
 
 #[tokio::test]
+async fn whoever_comes_by_another_address_is_led_back_there() {
+    let options =
+        LocalOptions { host: "0.0.0.0".parse().unwrap(), allow_remote: true, ..LocalOptions::default() };
+    let daytona = Daytona::with(options, Arc::new(SystemClock)).await;
+    // what this machine is told to use is an address of its own
+    assert!(daytona.server.url().starts_with("http://127.0.0.1:"), "{}", daytona.server.url());
+    let id = daytona.create(Value::Null).await;
+    let ask = |host: &'static str, path: String| {
+        let mut request = daytona.request(Method::GET, &path, &Value::Null);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        daytona.try_call(request)
+    };
+    for (path, field, expected) in [
+        (format!("/api/sandbox/{id}"), "toolboxProxyUrl", "http://machine:4000/toolbox"),
+        (format!("/api/sandbox/{id}/toolbox-proxy-url"), "url", "http://machine:4000/toolbox"),
+        ("/api/object-storage/push-access".to_owned(), "storageUrl", "http://machine:4000"),
+        ("/api/config".to_owned(), "proxyToolboxUrl", "http://machine:4000/toolbox"),
+    ] {
+        assert_eq!(ask("machine:4000", path.clone()).await.unwrap().expect(200)[field], expected, "{path}");
+    }
+    let logs = ask("machine:4000", format!("/api/sandbox/{id}/build-logs-url")).await.unwrap().expect(200);
+    assert_eq!(logs["url"], format!("http://machine:4000/sandboxes/{id}/build-logs"));
+    let list = ask("machine:4000", "/api/sandbox".to_owned()).await.unwrap().expect(200);
+    assert_eq!(list["items"][0]["toolboxProxyUrl"], "http://machine:4000/toolbox");
+    // a host that is none leaves what this machine uses
+    let plain = ask("me@machine", format!("/api/sandbox/{id}")).await.unwrap().expect(200);
+    assert_eq!(plain["toolboxProxyUrl"], format!("http://{}/toolbox", daytona.address));
+}
+
+#[tokio::test]
 async fn an_address_that_others_reach_is_refused_unless_asked_for() {
     let options = LocalOptions { host: "0.0.0.0".parse().unwrap(), ..LocalOptions::default() };
     let error = LocalServer::start(options).await.unwrap_err();

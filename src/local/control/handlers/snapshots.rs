@@ -72,7 +72,7 @@ pub(super) async fn get(
     }
     let snapshot = key.strip_suffix("/build-logs-url").and_then(|key| store.snapshots.find(key));
     let snapshot = snapshot.ok_or_else(|| missing(&key))?;
-    let url = format!("{}/snapshots/{}/build-logs", control.origin, snapshot.id);
+    let url = format!("{}/snapshots/{}/build-logs", control.origin(), snapshot.id);
     Ok(Json(Url { url }).into_response())
 }
 
