@@ -67,6 +67,28 @@ async fn public_routes_need_no_key_and_unknown_ones_are_404() {
 }
 
 #[tokio::test]
+async fn what_is_absent_says_so_and_is_not_taken_for_something_that_is_not_there() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    for (method, path, what) in [
+        (Method::GET, "/api/secret/any".to_owned(), "secrets"),
+        (Method::POST, "/api/secret".to_owned(), "secrets"),
+        (Method::GET, "/api/warm-pools".to_owned(), "warm pools"),
+        (Method::GET, format!("/api/sandbox/{id}/signing-key"), "URLs for files"),
+        (Method::POST, format!("/api/sandbox/{id}/signing-key/rotate"), "URLs for files"),
+        (Method::GET, format!("/api/sandbox/{id}/telemetry/metrics"), "telemetry"),
+        (Method::POST, "/api/organizations".to_owned(), "organizations"),
+    ] {
+        let reply = daytona.call(method, &path, Value::Null).await;
+        reply.refused(501, "is not implemented by local Daytona");
+        assert!(reply.message().contains(what), "{path}: {}", reply.message());
+    }
+    for path in ["/secret/any", "/api/secrets", "/api/sandbox/secret/any"] {
+        daytona.get(path).await.refused(404, "Cannot GET");
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_read_as_the_real_server_reads_them() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
