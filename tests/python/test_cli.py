@@ -260,7 +260,9 @@ def test_shell_enters_a_container_by_ssh(daytona: LocalDaytona, tmp_path: Path) 
 
 def test_shell_says_where_there_is_no_ssh(daytona: LocalDaytona) -> None:
     box = daytona.create("inspect-box")
-    done = run("-m", "inspect_daytona", "shell", box["id"], "--container", "c1", variables=daytona.environment)
+    done = run(
+        "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", variables=daytona.environment
+    )
     assert done.returncode == 1
     assert "local Daytona has no ssh" in done.stderr
     assert "Traceback" not in done.stderr
