@@ -26,10 +26,11 @@ pub(super) async fn note(request: Request, next: Next) -> Response {
 /// A `Host` that can be part of a URL as it is.
 fn authority(host: &str) -> Option<Authority> {
     let authority: Authority = host.parse().ok()?;
-    let plain = !authority.host().is_empty()
-        && !host.contains('@')
-        && (!host.ends_with(':') && authority.port().is_some() == authority.port_u16().is_some());
-    plain.then_some(authority)
+    let name = Some(authority.host()).filter(|name| !name.is_empty())?;
+    // neither a user before the name nor something else than a port after it
+    let rest = host.strip_prefix(name)?;
+    let is_plain = rest.is_empty() || authority.port_u16().is_some_and(|port| rest == format!(":{port}"));
+    is_plain.then_some(authority)
 }
 
 /// The host and port of the request that is answered.

@@ -52,6 +52,9 @@ fn zone(time: &str) -> Option<(&str, i64)> {
     // `+0100` is what the official SDK writes
     let compact = || offset.split_at_checked(2).filter(|_| offset.len() == 4);
     let (hours, minutes) = offset.split_once(':').or_else(compact).unwrap_or((offset, "0"));
+    if hours.len() > 2 || minutes.len() > 2 {
+        return None;
+    }
     let (hours, minutes) = (number(hours)?, number(minutes)?);
     if hours > 23 || minutes > 59 {
         return None;
