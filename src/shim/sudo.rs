@@ -98,9 +98,10 @@ fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, Silence> {
         // warnings come first
         let reason = said.lines().last().unwrap_or("sudo refuses");
         // a start got past this, or sudo itself lacks something
-        let is_lack = ["unable to fork", "unable to allocate", "Cannot allocate memory", "temporarily unavailable"]
-            .iter()
-            .any(|lack| reason.contains(lack));
+        let is_lack =
+            ["unable to fork", "unable to allocate", "Cannot allocate memory", "temporarily unavailable"]
+                .iter()
+                .any(|lack| reason.contains(lack));
         if is_lack || !matches!(call.action, Action::Start(_) | Action::Read(_)) {
             return Err(Silence::NotAsked(reason.to_owned()));
         }
