@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -243,13 +244,28 @@ def test_shell_enters_a_container_by_ssh(daytona: LocalDaytona, tmp_path: Path) 
     ssh.write_text('#!/bin/sh\nprintf "<%s>" "$@"\nexit 7\n')
     ssh.chmod(0o755)
     box = daytona.create("inspect-box")
+    # the cloud's answer: local Daytona has no ssh
+    answer = {"id": "1", "sandboxId": box["id"], "token": "secret", "expiresAt": "2100-01-01T00:00:00Z"}
+    answer["sshCommand"] = "ssh secret@ssh.example.org"
+    daytona.fault("POST", "/api/sandbox/*/ssh-access", "status", status=200, body=json.dumps(answer))
     variables = daytona.environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = run(
         "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", "--user", "me", variables=variables
     )
     assert done.returncode == 7, done.stderr
     assert done.stdout.startswith("<-t><")
-    assert "@localhost><docker exec -it --user 'me' 'c1' sh -c " in done.stdout
+    assert "<secret@ssh.example.org><docker exec -it --user 'me' 'c1' sh -c " in done.stdout
+    daytona.delete_all()
+
+
+def test_shell_says_where_there_is_no_ssh(daytona: LocalDaytona) -> None:
+    box = daytona.create("inspect-box")
+    done = run(
+        "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", variables=daytona.environment
+    )
+    assert done.returncode == 1
+    assert "local Daytona has no ssh" in done.stderr
+    assert "Traceback" not in done.stderr
     daytona.delete_all()
 
 
