@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shell = commands.add_parser(
         "shell",
         help="open a shell in a sandbox",
-        description="Opens a shell in a sandbox by ssh, or in a container of one that runs several services, as Inspect "
-        "shows it for a sample's sandbox. The settings are the eval's: DAYTONA_API_KEY, DAYTONA_API_URL; a .env file is "
-        "read as Inspect reads it.",
+        description="Opens a shell in a sandbox by ssh, or in a container of one that runs several services, as "
+        "Inspect shows it for a sample's sandbox. The settings are the eval's: DAYTONA_API_KEY, DAYTONA_API_URL; a "
+        ".env file is read as Inspect reads it.",
     )
     shell.add_argument("sandbox", help="name or id of the sandbox")
     shell.add_argument("--container", help="id or name of the container (default: the sandbox itself)")

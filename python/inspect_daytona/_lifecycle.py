@@ -93,6 +93,7 @@ async def task_cleanup(cleanup: bool) -> None:
     # an eval that comes later in a process without batches is told anew
     batch.warned.clear()
     rows: list[tuple[str, str | None, str]] = []
+    ending: set[str] = set()
     for run in list(batch.runs):
         # what the account says if there is no time for more
         left = None
@@ -105,6 +106,8 @@ async def task_cleanup(cleanup: bool) -> None:
             left = run.left()
             logger.error("the sandboxes of this eval were not cleaned up within %d s", FINISH_SECONDS)
         rows += left
+        if run.is_local:
+            ending.update(name for name, _, _ in left)
         # what is kept must survive later evals; what is left is tried again
         if not (cleanup and left):
             batch.runs.remove(run)
@@ -119,10 +122,17 @@ async def task_cleanup(cleanup: bool) -> None:
                 id or name,
             )
     elif news:
-        _print_kept(news)
+        _print_kept([row for row in news if row[0] not in ending])
+        if ending:
+            logger.warning(
+                "the sandboxes of this eval are kept until this process ends: their Daytona is inside of it. For "
+                "ones that stay, use inspect-daytona serve, or the cloud."
+            )
 
 
 def _print_kept(rows: list[tuple[str, str | None, str]]) -> None:
+    if not rows:
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -143,5 +153,6 @@ def _print_kept(rows: list[tuple[str, str | None, str]]) -> None:
     console.print(table)
     console.print(
         "\nCleanup all sandboxes of all Inspect evals with: [blue]inspect sandbox cleanup daytona[/blue]. "
-        "Where the server supports it, a kept sandbox ends by itself after 24 hours.\n"
+        "Where the server supports it, a kept sandbox ends by itself after 24 hours, or at the end of the "
+        "ttl_minutes that its configuration gives it.\n"
     )

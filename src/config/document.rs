@@ -239,7 +239,9 @@ fn alone(image: ImageSource) -> Plan {
 /// Inspect's rule for the names of variables.
 fn by_variable(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let name = |key: &String| format!("{METADATA_PREFIX}{}", key.replace(' ', "_").to_uppercase());
-    metadata.iter().map(|(key, value)| (name(key), value.clone())).collect()
+    let variables = metadata.iter().map(|(key, value)| (name(key), value.clone()));
+    // an environment takes no others, and no compose file can use them
+    variables.filter(|(name, value)| !name.contains(['=', '\0']) && !value.contains('\0')).collect()
 }
 
 fn find(path: &Path, context: &Context<'_>) -> Result<PathBuf> {

@@ -12,6 +12,7 @@ use super::files::normalize;
 use super::interpolate::{Lookup, interpolate};
 use super::keys::{TOP, find};
 use super::node::{Entry, Mapping, Node, Value};
+use super::prepared::METADATA_PREFIX;
 use super::problem::{Place, Problem, Read};
 use super::reading::unknown_key;
 use super::{FileKind, Files, yaml};
@@ -90,10 +91,15 @@ fn follow(root: &Node, files: &dyn Files, chain: &mut Vec<PathBuf>, included: &m
         };
         let beside = || vec![wanted.directory.join(".env")];
         let variables = wanted.env_files.clone().unwrap_or_else(beside);
-        let varies = |path: &PathBuf| path.to_string_lossy().contains('$');
+        let paths = || [&wanted.path, &wanted.directory].into_iter().chain(&variables);
+        let holds = |text: &str| paths().any(|path| path.to_string_lossy().contains(text));
         let is_loop = chain.len() > DEEPEST || chain.contains(&wanted.path);
-        if is_loop || varies(&wanted.path) || varies(&wanted.directory) || variables.iter().any(varies) {
+        if is_loop || holds(METADATA_PREFIX) {
             included.unknown = true;
+            continue;
+        }
+        if holds("$") {
+            // a file that this machine's variables name is not looked into: it is the same for all samples
             continue;
         }
         let texts = variables.iter().filter_map(|path| read_text(path, item, files).ok());

@@ -132,7 +132,12 @@ pub const SERVICE: &[Key] = &[
         Honoured,
         "values stay as written; a name alone takes the value of this machine",
     ),
-    key("expose", Honoured, Honoured, "kept for preview URLs"),
+    key(
+        "expose",
+        Satisfied,
+        Honoured,
+        "checked, otherwise without effect: every port of a sandbox has a preview URL",
+    ),
     key("extends", Refused, Refused, "write the service out, or use a YAML anchor with `<<`"),
     key("external_links", Refused, Honoured, "there are no containers outside of the file"),
     key(
@@ -178,9 +183,9 @@ pub const SERVICE: &[Key] = &[
     key("platform", Honoured, Honoured, "only `linux/amd64`: the platform has no other"),
     key(
         "ports",
+        Satisfied,
         Honoured,
-        Honoured,
-        "the ports inside are kept for preview URLs; host ports have no meaning",
+        "checked, otherwise without effect: every port inside has a preview URL, and host ports have no meaning",
     ),
     key("post_start", Refused, Honoured, "use the sample's `setup`"),
     key("pre_start", Refused, Honoured, "use the sample's `setup`"),

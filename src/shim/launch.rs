@@ -63,8 +63,8 @@ impl Launch<'_> {
         let variables = environment::as_strings(&self.variables).ok_or_else(nul)?;
         let path = environment::value(&self.variables, b"PATH").unwrap_or(DEFAULT_PATH);
         let candidates = candidates(program, path);
-        let (mut report, failure) = io::pipe().map_err(|error| failed("a pipe", &error))?;
-        let forked = system::fork().map_err(|error| failed("a process for the command", &error))?;
+        let (mut report, failure) = io::pipe().map_err(|error| lacking("a pipe", &error))?;
+        let forked = system::fork().map_err(|error| lacking("a process for the command", &error))?;
         let Some(pid) = forked else {
             let (stage, error) = self.become_command(&candidates, &arguments, &variables);
             let mut message = [0; 5];
@@ -177,6 +177,11 @@ pub(super) fn system_refusal(message: impl Into<String>) -> Refusal {
 /// A refusal because the sandbox could not provide `what`.
 pub(super) fn failed(what: &str, error: &io::Error) -> Refusal {
     system_refusal(format!("the sandbox could not provide {what}: {}", system::describe(error)))
+}
+
+/// A refusal because the sandbox could not provide `what`, for a command that has not begun and whose refusal is kept.
+pub(super) fn lacking(what: &str, error: &io::Error) -> Refusal {
+    Refusal { kind: RefusalKind::Lacking, ..failed(what, error) }
 }
 
 /// Reads why the child failed; nothing means that the program is running and the pipe went away with the old one.

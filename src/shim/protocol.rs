@@ -324,6 +324,9 @@ pub enum RefusalKind {
     /// The operating system cannot execute the program: its format is unknown, it is being written to, or its arguments
     /// are too long.
     Execution,
-    /// The sandbox lacks what any command needs: memory, processes, disk space.
+    /// The sandbox lacked a process or a pipe for the command, which never began and never will: the refusal is what every
+    /// delivery of its call gets.
+    Lacking,
+    /// Something else in the sandbox failed. Nothing is said of whether the command runs or ran.
     System,
 }

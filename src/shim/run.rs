@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::environment::{self, Variables};
-use super::launch::{failed, system_refusal};
+use super::launch::{failed, lacking, system_refusal};
 use super::program::{complain, own_path, say};
 use super::protocol::{self, Action, Call, ExecId, Refusal, RefusalKind, Reply, Start};
 use super::state::{Claim, State};
@@ -36,8 +36,9 @@ pub(super) enum Delivery {
 
 /// Answers one call.
 pub(super) fn run(delivery: &Delivery) -> ExitCode {
-    answer(delivery, |call, is_repeat| {
-        Ok(Runner::new(delivery).map_or_else(Reply::Refused, |runner| runner.answer(call, is_repeat)))
+    answer(delivery, |call, is_repeat| match Runner::new(delivery) {
+        Ok(runner) => runner.answer(call, is_repeat),
+        Err(refusal) => Ok(Reply::Refused(refusal)),
     })
 }
 
@@ -101,7 +102,8 @@ impl<'delivery> Runner<'delivery> {
         matches!(self.delivery, Delivery::Sudo(_))
     }
 
-    fn answer(&self, call: Call, is_repeat: bool) -> Reply {
+    /// The reply; the message where there is none, so that whoever asks may ask again.
+    fn answer(&self, call: Call, is_repeat: bool) -> Result<Reply, String> {
         let state = State::open(&self.shim, self.reader());
         if let Ok(state) = &state {
             state.acknowledge_for_reader(&self.shim);
@@ -110,22 +112,22 @@ impl<'delivery> Runner<'delivery> {
         match self.needs_sudo(call.user.as_deref()) {
             Ok(false) => {}
             Ok(true) => {
-                let reply = sudo::run(&call, &self.shim);
+                let reply = sudo::run(&call, &self.shim)?;
                 self.consume_call();
-                return reply;
+                return Ok(reply);
             }
-            Err(refusal) => return Reply::Refused(refusal),
+            Err(refusal) => return Ok(Reply::Refused(refusal)),
         }
         let state = match state {
             Ok(state) => state,
             Err(error) => {
                 let place = self.shim.parent().unwrap_or(Path::new("/")).display();
-                return Reply::Refused(failed(&format!("room for the shim's state in {place}"), &error));
+                return Ok(Reply::Refused(failed(&format!("room for the shim's state in {place}"), &error)));
             }
         };
         // What sudo leaves of an environment is not the toolbox's, which is in the call instead.
         let base = if self.is_under_sudo() { Vec::new() } else { environment::of_the_toolbox() };
-        perform(call, state, Means { base, input: None, is_repeat, claimed: &|| self.consume_call() })
+        Ok(perform(call, state, Means { base, input: None, is_repeat, claimed: &|| self.consume_call() }))
     }
 
     /// Who asked through sudo; sudo itself says so.
@@ -207,7 +209,7 @@ impl Exec {
                 claimed();
                 match detached {
                     Ok(()) => self.wait(WAIT),
-                    Err(error) => self.refuse(failed("a process for the command's supervisor", &error)),
+                    Err(error) => self.refuse(lacking("a process for the command's supervisor", &error)),
                 }
             }
             Err(error) => Reply::Refused(failed("room for the state of the command", &error)),
@@ -275,12 +277,13 @@ impl Exec {
         reply
     }
 
-    /// Refuses a command that was claimed, for every delivery alike.
+    /// Refuses a command that was claimed, for every delivery alike; where that cannot be kept, for this one.
     fn refuse(&self, refusal: Refusal) -> Reply {
-        let reply = Reply::Refused(refusal);
-        if self.state.store_result(self.id, &reply.encode()).is_err() {
-            drop(self.state.remove(self.id));
+        let reply = Reply::Refused(refusal.clone());
+        if self.state.store_result(self.id, &reply.encode()).is_ok() {
+            return reply;
         }
-        reply
+        drop(self.state.remove(self.id));
+        Reply::Refused(system_refusal(refusal.message))
     }
 }

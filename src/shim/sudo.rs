@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::environment;
 use super::program;
 use super::protocol::{self, Action, Call, Refusal, RefusalKind, Reply};
-use super::system::Pid;
+use super::system::{self, Pid};
 
 /// Where sudo is looked for; not in `PATH`, which the sandbox's users control.
 const PLACES: [&str; 5] =
@@ -23,46 +23,63 @@ const REFUSED: i32 = 1;
 /// How long a kill through sudo may take.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Has root's shim answer `call`.
-pub(super) fn run(call: &Call, shim: &Path) -> Reply {
+/// Has root's shim answer `call`; the message where sudo could not be started.
+pub(super) fn run(call: &Call, shim: &Path) -> Result<Reply, String> {
     let user = call.user.as_deref().unwrap_or_default();
     let Some(sudo) = find() else {
-        return unsupported(format!(
+        return Ok(unsupported(format!(
             "the sandbox cannot run commands as user {user}: its toolbox is not root, and sudo is not installed"
-        ));
+        )));
     };
     let began = Instant::now();
     let mut call = with_environment(call.clone());
     let whole = call.wait;
-    let mut last = String::new();
+    let mut last = None;
     for attempt in 0..TRIES {
         if attempt > 0 {
             std::thread::sleep(PAUSE);
             call.wait = whole.saturating_sub(began.elapsed());
         }
-        last = match ask(&sudo, &call, shim) {
-            Ok(reply) => return reply,
-            Err(why) => why,
-        };
+        match ask(&sudo, &call, shim) {
+            Ok(reply) => return Ok(reply),
+            Err(Silence::NotAsked(why)) if attempt + 1 == TRIES && last.is_none() => return Err(why),
+            Err(Silence::NotAsked(_)) => {}
+            Err(Silence::Unanswered(why)) => last = Some(why),
+        }
     }
-    match call.action {
+    Ok(match call.action {
         // it may well run: whoever asked will ask again, and then only what root's shim says counts
         Action::Start(_) => Reply::Pending,
-        Action::Attach | Action::Kill | Action::Read(_) => Reply::Lost(last),
-    }
+        Action::Attach | Action::Kill | Action::Read(_) => Reply::Lost(last.unwrap_or_default()),
+    })
+}
+
+/// Why root's shim gave no answer.
+enum Silence {
+    /// It was not asked: sudo could not be started, or did not start it.
+    NotAsked(String),
+    /// It may have done what it was asked.
+    Unanswered(String),
 }
 
 /// Asks root's shim once; says why there is no answer.
-fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, String> {
+fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, Silence> {
     let mut command = Command::new(sudo);
     command.args(["-n", "--"]).arg(shim).args(["run", "--sudo"]);
     if let Ok(directory) = std::env::current_dir() {
         command.arg(directory);
     }
+    // for what sudo says; the command's variables come with the call
+    command.env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return Ok(Reply::Refused(super::launch::failed("a process for sudo", &error))),
+        Err(error) => {
+            return Err(Silence::NotAsked(format!(
+                "there is no process for sudo: {}",
+                system::describe(&error)
+            )));
+        }
     };
     if let Some(mut stdin) = child.stdin.take() {
         // If sudo refuses it does not read; what it says then is the answer.
@@ -70,7 +87,7 @@ fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, String> {
     }
     let output = match child.wait_with_output() {
         Ok(output) => output,
-        Err(error) => return Err(format!("sudo could not be waited for: {error}")),
+        Err(error) => return Err(Silence::Unanswered(format!("sudo could not be waited for: {error}"))),
     };
     if let Some(reply) = protocol::find_reply(&String::from_utf8_lossy(&output.stdout), call.id) {
         return Ok(reply);
@@ -80,12 +97,20 @@ fn ask(sudo: &Path, call: &Call, shim: &Path) -> Result<Reply, String> {
     if output.status.code() == Some(REFUSED) {
         // warnings come first
         let reason = said.lines().last().unwrap_or("sudo refuses");
+        // a start got past this, or sudo itself lacks something
+        let is_lack =
+            ["unable to fork", "unable to allocate", "Cannot allocate memory", "temporarily unavailable"]
+                .iter()
+                .any(|lack| reason.contains(lack));
+        if is_lack || !matches!(call.action, Action::Start(_) | Action::Read(_)) {
+            return Err(Silence::NotAsked(reason.to_owned()));
+        }
         let user = call.user.as_deref().unwrap_or_default();
         return Ok(unsupported(format!(
             "the sandbox cannot run commands as user {user}: its toolbox is not root, and {reason}"
         )));
     }
-    Err(format!("the shim under sudo gave no answer ({}): {said}", output.status))
+    Err(Silence::Unanswered(format!("the shim under sudo gave no answer ({}): {said}", output.status)))
 }
 
 fn unsupported(message: String) -> Reply {
@@ -107,7 +132,7 @@ fn with_environment(mut call: Call) -> Call {
 
 /// Kills processes of other users, such as what the command itself started through sudo.
 pub(super) fn kill(pids: &[Pid]) {
-    if super::system::effective_user() == 0 {
+    if system::effective_user() == 0 {
         return;
     }
     let (Some(sudo), Ok(shim)) = (find(), program::own_path()) else { return };

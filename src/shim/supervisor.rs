@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::environment::{self, Variables};
-use super::launch::{Launch, failed, system_refusal};
+use super::launch::{Launch, failed, lacking, system_refusal};
 use super::protocol::{End, ExecId, Finished, Kept, Output, Refusal, Reply, Start, Stdin};
 use super::state::{State, listen_without_file};
 use super::stream::{Feed, Input, OutputStream, Ring};
@@ -104,11 +104,11 @@ impl Supervisor {
             Some(input) => (Input::File(input), None),
             None => open_input(&mut start.stdin)?,
         };
-        let pipe = || io::pipe().map_err(|error| failed("a pipe", &error));
+        let pipe = || io::pipe().map_err(|error| lacking("a pipe", &error));
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         for reader in [stdout, stderr] {
             self.outputs.push(
-                OutputStream::new(reader, start.output_limit).map_err(|error| failed("a pipe", &error))?,
+                OutputStream::new(reader, start.output_limit).map_err(|error| lacking("a pipe", &error))?,
             );
         }
         let variables =
@@ -285,7 +285,7 @@ fn open_input(stdin: &mut Stdin) -> Result<(Input, Option<Feed>), Refusal> {
             Ok((Input::File(null), None))
         }
         Stdin::Inline(bytes) => {
-            let refused = |error| failed("a pipe for the input", &error);
+            let refused = |error| lacking("a pipe for the input", &error);
             let (reader, writer) = io::pipe().map_err(refused)?;
             let bytes = std::mem::take(bytes);
             let feed = if bytes.is_empty() { None } else { Some(Feed::new(writer, bytes).map_err(refused)?) };

@@ -146,6 +146,29 @@ def test_cleanup_of_everything_asks_on_a_terminal(
     daytona.delete_all()
 
 
+def test_cleanup_of_everything_asks_a_person_whose_output_goes_elsewhere(daytona: LocalDaytona) -> None:
+    daytona.create("inspect-a")
+    ours, terminal = pty.openpty()
+    os.write(ours, b"n\n")
+    done = subprocess.run(
+        [sys.executable, *CLEANUP],
+        env=clean_environment(**daytona.environment),
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert "Delete 1 sandbox" in done.stderr
+    assert "Delete 1 sandbox" not in done.stdout
+    assert "inspect-a" in done.stderr
+    assert daytona.names() == ["inspect-a"]
+    daytona.delete_all()
+
+
 def test_cleanup_without_a_key_is_one_sentence() -> None:
     done = run(*CLEANUP, seconds=120)
     assert done.returncode == 1
@@ -286,6 +309,17 @@ def test_shell_enters_a_sandbox_or_a_container_of_it_by_ssh(
     daytona.delete_all()
     assert done.returncode == 7, done.stderr
     assert done.stdout.startswith(words)
+
+
+def test_shell_says_where_there_is_no_ssh(daytona: LocalDaytona) -> None:
+    box = daytona.create("inspect-box")
+    done = run(
+        "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", variables=daytona.environment
+    )
+    assert done.returncode == 1
+    assert "local Daytona has no ssh" in done.stderr
+    assert "Traceback" not in done.stderr
+    daytona.delete_all()
 
 
 def test_shell_reads_the_settings_in_a_dotenv_file(daytona: LocalDaytona, tmp_path: Path) -> None:

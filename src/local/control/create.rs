@@ -181,11 +181,7 @@ fn check(request: &CreateSandbox) -> ApiResult<()> {
     if request.gpu_type.is_some() {
         return Err(ApiError::bad_request("Cannot specify GPU type when creating sandbox from snapshot."));
     }
-    if request.target.as_deref().is_some_and(|target| !target.is_empty() && target != REGION) {
-        return Err(ApiError::not_found(format!(
-            "Region not found: local Daytona has one region, `{REGION}`"
-        )));
-    }
+    check_region(request.target.as_deref())?;
     for (minutes, what) in [
         (request.auto_stop_interval, "Auto-stop interval"),
         (request.auto_archive_interval, "Auto-archive interval"),
@@ -204,6 +200,16 @@ fn check(request: &CreateSandbox) -> ApiResult<()> {
     validate::name(request.name.as_deref().unwrap_or_default())?;
     validate::user(request.user.as_deref().unwrap_or_default())?;
     validate::environment(&request.env)?;
+    Ok(())
+}
+
+/// There is one region, and absence means it.
+pub(super) fn check_region(asked: Option<&str>) -> ApiResult<()> {
+    if asked.is_some_and(|region| !region.is_empty() && region != REGION) {
+        return Err(ApiError::not_found(format!(
+            "Region not found: local Daytona has one region, `{REGION}`"
+        )));
+    }
     Ok(())
 }
 

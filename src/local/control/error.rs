@@ -54,6 +54,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
+    /// 501 for a part of Daytona that is absent here.
+    pub(super) fn not_implemented(what: &str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, format!("{what} is not implemented by local Daytona"))
+    }
+
     /// 422 for what containers can never do.
     pub(super) fn not_for_containers(operation: &str) -> Self {
         let message = format!("Sandbox class container does not support {operation}");

@@ -33,6 +33,7 @@ mod lifecycle;
 mod list;
 mod network;
 mod options;
+mod origin;
 mod preview;
 mod proxy;
 mod quota;

@@ -222,7 +222,6 @@ impl LocalOptions {
             return Err(Error::new(ErrorKind::InvalidConfig, message)
                 .with_hint(format!("If that is meant, set {PREFIX}ALLOW_REMOTE=true")));
         }
-        tracing::warn!(host = %self.host, "local Daytona listens for other machines; whoever has its key runs code here");
         Ok(())
     }
 }

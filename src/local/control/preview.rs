@@ -15,14 +15,12 @@ const DOMAIN: &str = "localhost";
 
 /// The URL of a port; `subject` is a sandbox id or a signed token.
 pub(super) fn url(control: &Control, port: u16, subject: &str) -> String {
-    let own_port = control.origin.rsplit(':').next().unwrap_or_default();
-    format!("http://{port}-{subject}.{DOMAIN}:{own_port}")
+    format!("http://{port}-{subject}.{DOMAIN}:{}", control.origin_port())
 }
 
 /// The pattern of all such URLs, as `GET /config` says it.
 pub(super) fn template(control: &Control) -> String {
-    let own_port = control.origin.rsplit(':').next().unwrap_or_default();
-    format!("http://{{{{PORT}}}}-{{{{sandboxId}}}}.{DOMAIN}:{own_port}")
+    format!("http://{{{{PORT}}}}-{{{{sandboxId}}}}.{DOMAIN}:{}", control.origin_port())
 }
 
 /// Sends requests for preview host names to the sandbox, whatever their path.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::images::{Flight, Source};
-use super::timestamp;
+use super::{origin, timestamp};
 use crate::api::sandbox::{DesiredState, Sandbox, SandboxState};
 use crate::local::engine::Running;
 
@@ -159,6 +159,8 @@ impl Record {
             updated_at: Some(timestamp::format(self.updated_at)),
             last_activity_at: Some(timestamp::format(self.last_activity_at)),
             auto_destroy_at: self.destroy_at.map(timestamp::format),
+            // whoever created it may have come another way
+            toolbox_proxy_url: origin::asked_toolbox().or_else(|| self.sandbox.toolbox_proxy_url.clone()),
             ..self.sandbox.clone()
         }
     }

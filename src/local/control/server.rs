@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::clock::{Clock, SystemClock};
 use super::options::LocalOptions;
 use super::state::{Control, ControlPlane, Statistics};
-use super::{auth, automation, connection, error, handlers, inject, preview, requests, throttle};
+use super::{auth, automation, connection, error, handlers, inject, origin, preview, requests, throttle};
 use crate::api::sandbox::SandboxState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::engine::{self, Engine, Isolation, StateDirectory};
@@ -73,7 +73,15 @@ impl LocalServer {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| system(&format!("cannot listen on {address}"), error))?;
         let address = listener.local_addr().map_err(|error| system("cannot tell the port", error))?;
-        let plane = ControlPlane::new(engine, clock, options, format!("http://{address}"), directory);
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "local Daytona listens on {address}: other machines reach it by a name or an address of this one, as \
+                 DAYTONA_API_URL=http://<this machine>:{}/api, and whoever has its key runs code here",
+                address.port()
+            );
+        }
+        let origin = format!("http://{}", reachable(address));
+        let plane = ControlPlane::new(engine, clock, options, origin, directory);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(serve(listener, plane.clone(), async {
             // a dropped sender asks for the same
@@ -82,9 +90,9 @@ impl LocalServer {
         Ok(Self { plane, address, stop: Some(stop), task: Some(task) })
     }
 
-    /// Base URL of the control plane, as `DAYTONA_API_URL` wants it: `http://127.0.0.1:PORT/api`.
+    /// Base URL of the control plane, as `DAYTONA_API_URL` wants it on this machine: `http://127.0.0.1:PORT/api`.
     pub fn url(&self) -> String {
-        format!("http://{}/api", self.address)
+        format!("http://{}/api", reachable(self.address))
     }
 
     /// The key that clients must send.
@@ -142,6 +150,7 @@ pub fn app(plane: ControlPlane) -> Router {
         .layer(middleware::from_fn_with_state(control.clone(), inject::inject))
         .layer(middleware::from_fn_with_state(control.clone(), requests::count))
         .layer(middleware::from_fn_with_state(control.clone(), error::envelope))
+        .layer(middleware::from_fn(origin::note))
         .with_state(control.clone());
     // around the routes, since a preview host name decides before any path does
     Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(control, preview::route))
@@ -165,6 +174,16 @@ impl Control {
         stream::iter(ids).for_each_concurrent(ENDED_AT_ONCE, |id| self.clone().destroy(id)).await;
         self.engine.shutdown().await;
     }
+}
+
+/// An address at which this machine reaches what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn is_settled(state: SandboxState) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::create::{Taken, described};
+use super::create::{Taken, check_region, described};
 use super::error::{ApiError, ApiResult};
 use super::images::{Build, Flight, Image, Images, Source};
 use super::options::{ImageSource, LocalOptions, Resources};
@@ -90,6 +90,7 @@ impl Snapshots {
         now: SystemTime,
     ) -> ApiResult<(Snapshot, Option<Source>)> {
         validate::snapshot_name(&request.name)?;
+        check_region(request.region_id.as_deref())?;
         let source = source(&request, images)?;
         if request.gpu.is_some_and(|gpu| gpu > 0) {
             return Err(ApiError::bad_request("No runners available with a GPU"));

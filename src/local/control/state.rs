@@ -16,6 +16,7 @@ use super::error::{ApiError, ApiResult};
 use super::faults::Faults;
 use super::images::Images;
 use super::options::LocalOptions;
+use super::origin;
 use super::record::Record;
 use super::requests::Requests;
 use super::snapshots::Snapshots;
@@ -39,8 +40,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: LocalOptions,
     pub(super) api_key: SecretString,
-    /// `http://host:port`, as clients reach this server.
-    pub(super) origin: String,
+    /// `http://host:port`, as clients on this machine reach this server; see [`Control::origin`].
+    pub(super) own_origin: String,
     /// Where the directories of the sandboxes are.
     pub(super) directory: PathBuf,
     pub(super) organization: String,
@@ -95,7 +96,7 @@ impl std::ops::Deref for Control {
 
 impl ControlPlane {
     /// A control plane that makes sandboxes with `engine` in `directory` and is reached at `origin`
-    /// (`http://host:port`).
+    /// (`http://host:port`) by whoever does not say otherwise with the header `Host`.
     pub fn new(
         engine: Arc<dyn Engine>,
         clock: Arc<dyn Clock>,
@@ -112,7 +113,7 @@ impl ControlPlane {
             engine,
             clock,
             api_key,
-            origin,
+            own_origin: origin,
             directory,
             organization: uuid(),
             runner: uuid(),
@@ -159,7 +160,7 @@ impl Control {
     }
 
     pub(super) fn toolbox_url(&self) -> String {
-        format!("{}/toolbox", self.origin)
+        origin::toolbox(&self.origin())
     }
 
     /// Does something with the sandbox of this id or name.

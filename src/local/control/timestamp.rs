@@ -48,8 +48,18 @@ fn zone(time: &str) -> Option<(&str, i64)> {
     }
     let Some(position) = time.rfind(['+', '-']) else { return Some((time, 0)) };
     let (time, zone) = time.split_at(position);
-    let (hours, minutes) = zone.get(1..)?.split_once(':').unwrap_or((zone.get(1..)?, "0"));
-    let seconds = i64::try_from(number(hours)? * 3600 + number(minutes)? * 60).ok()?;
+    let offset = zone.get(1..)?;
+    // `+0100` is what the official SDK writes
+    let compact = || offset.split_at_checked(2).filter(|_| offset.len() == 4);
+    let (hours, minutes) = offset.split_once(':').or_else(compact).unwrap_or((offset, "0"));
+    if hours.len() > 2 || minutes.len() > 2 {
+        return None;
+    }
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = i64::try_from(hours * 3600 + minutes * 60).ok()?;
     Some((time, if zone.starts_with('-') { -seconds } else { seconds }))
 }
 
@@ -105,7 +115,13 @@ mod tests {
         let noon = parse("2026-06-23T12:00:00Z");
         assert_eq!(parse("2026-06-23T14:00:00+02:00"), noon);
         assert_eq!(parse("2026-06-23T09:30:00.0-02:30"), noon);
+        assert_eq!(parse("2026-06-23T13:00:00.000000+0100"), noon);
+        assert_eq!(parse("2026-06-23T07:00:00-0500"), noon);
+        assert_eq!(parse("2026-06-23T14:00:00+02"), noon);
         assert_eq!(parse("2026-06-23").map(format), Some("2026-06-23T00:00:00.000Z".to_owned()));
+        for zone in ["+24:00", "+01:60", "+2400", "+0160", "+010", "+01000", "+é12"] {
+            assert_eq!(parse(&format!("2026-06-23T12:00:00{zone}")), None, "{zone}");
+        }
         for text in
             ["", "yesterday", "2026-13-01", "2026-06-23T25:00:00Z", "2026-06-23T12:00:00.xZ", "-1-1-1"]
         {

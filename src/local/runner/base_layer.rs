@@ -3,17 +3,13 @@
 //!
 //! It lies on a file system of its own, since overlayfs refuses a lower layer that is below another one.
 
-use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use std::path::Path;
 
 use super::identity::Identity;
-use super::{account_files, system};
+use super::{account_files, secrets};
 use crate::local::wire::{Context, Failure};
 
 /// Directories whose files are shown with the sandbox's changes over them.
@@ -36,11 +32,6 @@ const OWN: [(&str, u32); 14] = [
     ("var", 0o755),
     ("opt", 0o755),
 ];
-/// Directories below which the machine may keep secrets. Packages own the rest of `/usr`, which would take too long.
-const SEARCHED: [&str; 4] = ["etc", "var", "opt", "usr/local"];
-/// Entries of each of them that are looked at; the directories left over are hidden.
-const ENTRIES: usize = 200_000;
-
 /// Writes layers for sandboxes.
 pub(super) struct Layer<'a> {
     /// The directory of all layers; each subdirectory is the layer of the directory with that name, `root` that of `/`.
@@ -52,9 +43,9 @@ pub(super) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Writes all layers. `sudo` is the program to be put there under that name. Returns the directories of which parts
-    /// are hidden although they are no secrets.
-    pub(super) fn write(&self, sudo: Option<&Path>) -> Result<Vec<&'static str>, Failure> {
+    /// Writes all layers. `sudo` is the program to be put there under that name. Returns what could
+    /// not be searched for secrets, and what follows, as sentences.
+    pub(super) fn write(&self, sudo: Option<&Path>) -> Result<Vec<String>, Failure> {
         self.skeleton().step(|| "write the base layer of /".into())?;
         if !self.privileged {
             self.copy(Path::new("etc")).step(|| "copy /etc".into())?;
@@ -64,14 +55,7 @@ impl Layer<'_> {
         if let Some(program) = sudo {
             self.sudo(program).step(|| "write the stand-in for sudo".into())?;
         }
-        let mut partial = Vec::new();
-        for searched in SEARCHED.into_iter().filter(|_| self.privileged) {
-            let whole = self.hide_secrets(searched);
-            if !whole.step(|| format!("hide what /{searched} keeps from its users"))? {
-                partial.push(searched);
-            }
-        }
-        Ok(partial)
+        if self.privileged { secrets::hide(self) } else { Ok(Vec::new()) }
     }
 
     fn skeleton(&self) -> io::Result<()> {
@@ -156,92 +140,6 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Hides what an ordinary user of the machine cannot read: a sandbox's root could, since it sees the files of the
-    /// machine's root as its own. Whether all of it was looked at.
-    fn hide_secrets(&self, top: &str) -> io::Result<bool> {
-        // a link leads to where another search looks, or nowhere that sandboxes see
-        let mode = match fs::symlink_metadata(Path::new("/").join(top)) {
-            Ok(found) if found.is_dir() => found.mode(),
-            _ => return Ok(true),
-        };
-        // the directory itself cannot be hidden, all that is in it can
-        let closed = mode & OPEN != OPEN;
-        let mut directories = vec![PathBuf::from(top)];
-        let mut entries = 0;
-        while let Some(relative) = directories.pop() {
-            if entries > ENTRIES {
-                self.hide_directory(&relative)?;
-                continue;
-            }
-            // what vanishes while we look needs no hiding
-            let Ok(found) = fs::read_dir(Path::new("/").join(&relative)) else { continue };
-            for entry in found.flatten() {
-                entries += 1;
-                let name = relative.join(entry.file_name());
-                let Ok(metadata) = entry.metadata() else { continue };
-                let hidden = match verdict(&name, &metadata, closed) {
-                    Verdict::Shown => Ok(()),
-                    // what sandboxes have of their own in its place hides it already
-                    _ if self.has_file(&name) => Ok(()),
-                    Verdict::Searched => {
-                        directories.push(name);
-                        Ok(())
-                    }
-                    // not secret by its mode, but other users' all the same
-                    Verdict::Emptied => self.opaque(&name),
-                    Verdict::Hidden if metadata.is_dir() => self.hide_directory(&name),
-                    Verdict::Hidden => self.hide_file(&name),
-                };
-                match hidden {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    hidden => hidden?,
-                }
-            }
-        }
-        Ok(entries <= ENTRIES)
-    }
-
-    fn has_file(&self, relative: &Path) -> bool {
-        self.directory.join(relative).symlink_metadata().is_ok_and(|known| !known.is_dir())
-    }
-
-    /// A mark that overlayfs takes for the absence of a file.
-    fn hide_file(&self, relative: &Path) -> io::Result<()> {
-        self.parents(relative)?;
-        mknod(&self.directory.join(relative), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?;
-        Ok(())
-    }
-
-    /// An empty directory of the same owner and mode.
-    fn hide_directory(&self, relative: &Path) -> io::Result<()> {
-        self.parents(relative)?;
-        self.like_host(relative)?;
-        self.opaque(relative)
-    }
-
-    fn opaque(&self, relative: &Path) -> io::Result<()> {
-        let path =
-            CString::new(self.directory.join(relative).as_os_str().as_bytes()).map_err(io::Error::other)?;
-        system::set_attribute(&path, c"trusted.overlay.opaque", b"y")
-    }
-
-    /// A merged directory has the mode of its topmost layer, so each parent must be as it is on the host.
-    fn parents(&self, relative: &Path) -> io::Result<()> {
-        let mut missing: Vec<&Path> =
-            relative.ancestors().skip(1).take_while(|parent| !self.directory.join(parent).exists()).collect();
-        missing.reverse();
-        missing.into_iter().try_for_each(|parent| self.like_host(parent))
-    }
-
-    fn like_host(&self, relative: &Path) -> io::Result<()> {
-        let metadata = fs::metadata(Path::new("/").join(relative))?;
-        let path = self.directory.join(relative);
-        fs::create_dir_all(&path)?;
-        let (uid, gid) = (self.identity.outside(metadata.uid()), self.identity.outside(metadata.gid()));
-        std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
-        fs::set_permissions(&path, Permissions::from_mode(metadata.mode() & 0o7777))
-    }
-
     /// A directory with this mode, owned by a user of the sandbox and its group.
     pub(super) fn directory(&self, relative: &str, mode: u32, user: u32) -> io::Result<()> {
         let path = self.directory.join(relative);
@@ -272,38 +170,7 @@ impl Layer<'_> {
     }
 }
 
-/// What sandboxes see of an entry of the machine's directories.
-enum Verdict {
-    Shown,
-    /// A directory, as far as its entries are shown.
-    Searched,
-    /// The directory that sandboxes have in its place, and nothing of its own.
-    Emptied,
-    Hidden,
-}
-
-/// Who may look into a directory: everybody.
-const OPEN: u32 = 0o005;
-
-/// Decides what is seen of an entry; nothing where its directory is `closed`.
-fn verdict(name: &Path, metadata: &fs::Metadata, closed: bool) -> Verdict {
-    let mode = metadata.mode();
-    if name == Path::new("var/tmp") {
-        Verdict::Emptied
-    } else if closed || is_backup_of_accounts(name) {
-        Verdict::Hidden
-    } else if metadata.is_dir() {
-        // how the machine's Docker Engine is set up is not how one inside is
-        let shown = mode & OPEN == OPEN && name != Path::new("etc/docker");
-        if shown { Verdict::Searched } else { Verdict::Hidden }
-    } else if metadata.is_file() && mode & 0o004 == 0 {
-        Verdict::Hidden
-    } else {
-        Verdict::Shown
-    }
-}
-
 /// Account files as they were before the last change name the machine's people too.
-fn is_backup_of_accounts(path: &Path) -> bool {
+pub(super) fn is_backup_of_accounts(path: &Path) -> bool {
     ["etc/passwd-", "etc/group-", "etc/subuid-", "etc/subgid-"].iter().any(|backup| path == Path::new(backup))
 }

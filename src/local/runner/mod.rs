@@ -22,6 +22,7 @@ mod interface;
 mod mounts;
 mod nesting;
 mod sandbox;
+mod secrets;
 mod serve;
 mod setup;
 mod sudo;

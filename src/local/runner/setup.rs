@@ -68,11 +68,8 @@ impl Workshop {
             identity: &workshop.identity,
             privileged: level == Level::RootIdmap,
         };
-        for partial in layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))? {
-            workshop
-                .lost
-                .push(format!("Parts of /{partial} are hidden in sandboxes, since it has very many files."));
-        }
+        let unsearched = layer.write((!workshop.host_sudo).then_some(Path::new("/proc/self/exe")))?;
+        workshop.lost.extend(unsearched);
         if level == Level::RootIdmap {
             let namespace = workshop
                 .identity

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Restarts after which a container is given up. Docker doubles the pause between two, from 100 ms on, so that these take
-/// about 100 s: longer than what others wait for usually needs.
+/// Restarts after which a container is given up once there is nothing left that it could wait for. Docker doubles the
+/// pause between two, from 100 ms on, so that these take about 100 s.
 const RESTARTS: u32 = 10;
 /// How many healthchecks a description shows, the last ones.
 const CHECKS: usize = 3;
@@ -92,18 +92,30 @@ impl Container {
     pub(super) fn progress(&self) -> Progress {
         match (self.state.status.as_str(), self.health()) {
             ("running", "none" | "" | "healthy") => Progress::Ready,
-            ("restarting", _) if self.restart_count >= RESTARTS => Progress::Failed,
             ("running", "starting") | ("created" | "restarting", _) => Progress::Starting,
             ("exited", _) if self.state.exit_code == 0 => Progress::Done,
             _ => Progress::Failed,
         }
     }
 
-    /// Whether it was restarted since `earlier`, an earlier look at all containers. One that ends at once runs for a moment
-    /// each time.
+    /// Whether it was restarted since `earlier`, an earlier look at all containers: one that fails at once runs for a moment
+    /// each time. One that was seen to have ended well does what it is for.
     pub(super) fn is_restless(&self, earlier: &[Self]) -> bool {
         let before = earlier.iter().find(|container| container.id == self.id);
-        self.restart_count > before.map_or(0, |container| container.restart_count)
+        let ended_well =
+            before.is_some_and(|before| before.state.status == "restarting" && before.state.exit_code == 0);
+        !ended_well && self.restart_count > before.map_or(0, |container| container.restart_count)
+    }
+
+    /// Whether it keeps failing although all others of `containers` are as they should be.
+    pub(super) fn is_hopeless(&self, containers: &[Self]) -> bool {
+        let is_settled = |other: &Self| {
+            other.id == self.id || matches!(other.progress(), Progress::Ready | Progress::Done)
+        };
+        self.state.status == "restarting"
+            && self.state.exit_code != 0
+            && self.restart_count >= RESTARTS
+            && containers.iter().all(is_settled)
     }
 
     /// Its state in words, with its last healthchecks.
@@ -170,19 +182,36 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_keeps_restarting_is_given_up_and_one_that_was_restarted_is_looked_at_again() {
-        let restarted = |status: &str, restart_count| Container {
+    fn a_container_that_keeps_restarting_is_given_up_once_nothing_else_can_change() {
+        let restarted = |id: &str, status: &str, exit_code: i64, restart_count| Container {
+            id: id.to_owned(),
             restart_count,
-            ..one(&format!(r#"{{"Status": "{status}", "ExitCode": 3}}"#))
+            ..one(&format!(r#"{{"Status": "{status}", "ExitCode": {exit_code}}}"#))
         };
-        assert_eq!(restarted("restarting", 9).progress(), Progress::Starting);
-        let given_up = restarted("restarting", 10);
-        assert_eq!(given_up.progress(), Progress::Failed);
-        assert_eq!(given_up.describe(), "service web keeps restarting (exit code 3, 10 times)");
-        let now = restarted("running", 2);
-        assert!(now.is_restless(&[]) && now.is_restless(&[restarted("running", 1)]));
-        assert!(!now.is_restless(&[restarted("restarting", 2)]));
-        assert!(!restarted("running", 0).is_restless(&[]));
+        let failing = restarted("a", "restarting", 3, 10);
+        assert_eq!(failing.describe(), "service web keeps restarting (exit code 3, 10 times)");
+        let (ready, starting) = (restarted("b", "running", 0, 0), restarted("b", "created", 0, 0));
+        assert!(failing.is_hopeless(&[failing.clone(), ready.clone()]));
+        assert!(!failing.is_hopeless(&[failing.clone(), starting]), "the other may be what it waits for");
+        let seldom = restarted("a", "restarting", 3, 9);
+        assert!(!seldom.is_hopeless(&[seldom.clone(), ready.clone()]));
+        let periodic = restarted("a", "restarting", 0, 20);
+        assert!(!periodic.is_hopeless(&[periodic.clone(), ready]), "it does what it is for");
+    }
+
+    #[test]
+    fn a_container_that_was_restarted_since_the_last_look_is_looked_at_again() {
+        let restarted = |status: &str, exit_code: i64, restart_count| Container {
+            restart_count,
+            ..one(&format!(r#"{{"Status": "{status}", "ExitCode": {exit_code}}}"#))
+        };
+        // a container that runs has no exit code yet
+        let now = restarted("running", 0, 2);
+        assert!(now.is_restless(&[]) && now.is_restless(&[restarted("running", 0, 1)]));
+        assert!(now.is_restless(&[restarted("restarting", 3, 1)]));
+        assert!(!now.is_restless(&[restarted("running", 0, 2)]));
+        assert!(!now.is_restless(&[restarted("restarting", 0, 1)]), "it ended well");
+        assert!(!restarted("running", 0, 0).is_restless(&[]));
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Project {
             if fetched || written.contains("://") {
                 return Ok(None);
             }
-            let source = base.join(written);
+            let source = sections::on_this_machine(base, &written);
             if !source.is_dir() {
                 let message = format!("additional_contexts: there is no directory {}", source.display());
                 return Err(Error::new(ErrorKind::InvalidConfig, message));

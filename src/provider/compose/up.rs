@@ -88,7 +88,8 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
     loop {
         let containers = list(machine).await?;
         let any = |progress| containers.iter().any(|container| container.progress() == progress);
-        if any(Progress::Failed) {
+        let hopeless = containers.iter().any(|container| container.is_hopeless(&containers));
+        if any(Progress::Failed) || hopeless {
             let message = "a service did not start".to_owned();
             return Err(explained(describe(machine, message, &containers).await));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::WAIT;
+use super::command::LACKING_HINT;
 use super::kill::KillOnDrop;
 use crate::api::toolbox::ExecuteRequest;
 use crate::client::Replay;
@@ -69,7 +70,7 @@ impl Sandbox {
         }
         // one exec stays with one shim, whose state knows it
         let mut shim = self.shim();
-        let mut attaching = false;
+        let mut attaching = matches!(call.action, Action::Attach);
         let mut unanswered = 0;
         let mut unanswered_since = None;
         let mut replaced = 0;
@@ -107,7 +108,7 @@ impl Sandbox {
                     // the killer stays armed: whether it ran before is not known
                     return Err(self.unavailable(refusal.message));
                 }
-                Some(Reply::Refused(refusal)) => {
+                Some(Reply::Refused(refusal)) if refusal.kind != RefusalKind::System => {
                     killer.disarm();
                     return Ok(Ended::Refused(refusal));
                 }
@@ -121,11 +122,15 @@ impl Sandbox {
                     killer.disarm();
                     return Err(self.unavailable("a command was ended before it began".to_owned()));
                 }
-                None => {
+                // a failure that says nothing of the command is no answer either
+                None | Some(Reply::Refused(_)) => {
                     unanswered += 1;
                     let since = *unanswered_since.get_or_insert_with(tokio::time::Instant::now);
                     let patient = attaching && since.elapsed() < UNANSWERED_WHILE_IT_RUNS;
                     if unanswered >= UNANSWERED && !patient {
+                        if let Some(Reply::Refused(refusal)) = reply {
+                            return Err(self.unavailable(refusal.message).with_hint(LACKING_HINT));
+                        }
                         return Err(self.broken(response.exit_code, &response.text).await);
                     }
                     // Only an exec that certainly never began may begin with a new shim, whose state is empty. What is

@@ -9,6 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::provider::output::decode_tail;
 use crate::shim::protocol::{Action, Call, Finished, Kept, Output, Refusal, RefusalKind, Start, Stdin};
 
+/// What a user may do about a sandbox that lacks something.
+pub(super) const LACKING_HINT: &str =
+    "Commands of the sample may have used up its processes, memory or disk space";
 /// The largest input that travels inside the call.
 const INLINE_INPUT: usize = 64 * 1024;
 /// The largest output that travels inside the answer; the toolbox holds an answer in memory several times.
@@ -145,8 +148,9 @@ pub(super) fn refused(refusal: Refusal, program: String) -> Result<RawOutcome> {
         RefusalKind::ProgramNotFound => failed(127),
         RefusalKind::WorkingDirectory | RefusalKind::UnknownUser | RefusalKind::Execution => failed(126),
         // it says nothing of the command, which a status would
-        RefusalKind::System => Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message)
-            .with_hint("Commands of the sample may have used up its processes, memory or disk space")),
+        RefusalKind::System | RefusalKind::Lacking => {
+            Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message).with_hint(LACKING_HINT))
+        }
         RefusalKind::Unavailable => Err(Error::new(ErrorKind::SandboxUnavailable, refusal.message)),
         RefusalKind::PermissionDenied => Err(Error::new(ErrorKind::PermissionDenied, program)),
         RefusalKind::UserUnsupported => Err(Error::new(ErrorKind::UserUnsupported, refusal.message)),

@@ -62,8 +62,8 @@ impl Sandbox {
             match self.run(call, uploads, Until::Ended(timeout)).await? {
                 Ended::Finished(finished) => return Ok(finished.into()),
                 Ended::Refused(refusal) => {
-                    match pauses.next().filter(|_| refusal.kind == RefusalKind::System) {
-                        // it never began, so that a fresh exec is no second run
+                    match pauses.next().filter(|_| refusal.kind == RefusalKind::Lacking) {
+                        // it never began and never will, so that a fresh exec is no second run
                         Some(pause) => tokio::time::sleep(*pause).await,
                         None => {
                             return refused(refusal, program)

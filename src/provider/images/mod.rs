@@ -142,7 +142,7 @@ impl Images {
             Ok(()) => Prepared::Snapshot(request.name),
             Err(error)
                 // a class is a snapshot's alone
-                if plan.settings.class.is_none()
+                if !plan.settings.is_virtual_machine()
                     && matches!(
                         error.kind(),
                         ErrorKind::Forbidden | ErrorKind::QuotaExceeded | ErrorKind::LimitExceeded
@@ -278,7 +278,8 @@ fn request(recipe: &Recipe, plan: &SandboxPlan, region: Option<String>) -> Resul
         memory: resources.memory,
         disk: resources.disk,
         region_id: region,
-        sandbox_class: plan.settings.class.clone(),
+        // containers are what servers make where nothing is said
+        sandbox_class: plan.settings.class.clone().filter(|_| plan.settings.is_virtual_machine()),
     };
     let text = serde_json::to_vec(&request).map_err(|error| {
         Error::new(ErrorKind::Unexpected, "the snapshot's request has no JSON").with_source(error)

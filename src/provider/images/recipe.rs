@@ -22,7 +22,7 @@ pub(super) struct Recipe {
 ///
 /// # Errors
 ///
-/// What is wrong with the build's files; a failure of the object storage.
+/// What is wrong with the build's files; a failure of the object storage, where files of the build must go there.
 pub(super) async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
     let mut recipe = recipe_of(image).await?;
     if let Some(build) = &recipe.build {
@@ -35,6 +35,14 @@ pub(super) async fn recipe(client: &Client, image: &ImageSource) -> Result<Recip
                 Err(error) if has_no_storage(error.kind()) => {
                     tracing::debug!("the image gets no program of ours: {error}");
                 }
+                // what lasts beyond the client's retries must not stop what needs no storage
+                Err(error) if recipe.files.entries.is_empty() && is_the_storages(error.kind()) => {
+                    tracing::warn!(
+                        "the object storage cannot be used, so the image is built without the program that runs \
+                         commands, which each sandbox gets instead; once the storage works, it is built once more: \
+                         {error}"
+                    );
+                }
                 // a moment's failure must not give the image another name
                 Err(error) => return Err(error),
             }
@@ -46,6 +54,11 @@ pub(super) async fn recipe(client: &Client, image: &ImageSource) -> Result<Recip
 /// Whether an answer to the question for the object storage says that there is none, at least for this key.
 fn has_no_storage(answer: ErrorKind) -> bool {
     matches!(answer, ErrorKind::Unsupported | ErrorKind::Forbidden | ErrorKind::NotFound)
+}
+
+/// Whether a failure is one of the storage or of what the server knows of it, while the server and the key are in order.
+fn is_the_storages(failure: ErrorKind) -> bool {
+    matches!(failure, ErrorKind::Server | ErrorKind::Protocol | ErrorKind::InvalidRequest)
 }
 
 async fn recipe_of(image: &ImageSource) -> Result<Recipe> {

@@ -119,6 +119,7 @@ pub(super) fn encode_reply(reply: &Reply) -> Vec<u8> {
                 RefusalKind::System => 5,
                 RefusalKind::Unavailable => 6,
                 RefusalKind::Execution => 7,
+                RefusalKind::Lacking => 8,
             });
             writer.bytes(refusal.message.as_bytes());
         }
@@ -156,6 +157,7 @@ pub(super) fn decode_reply(bytes: &[u8]) -> Result<Reply, DecodeError> {
                     5 => RefusalKind::System,
                     6 => RefusalKind::Unavailable,
                     7 => RefusalKind::Execution,
+                    8 => RefusalKind::Lacking,
                     _ => return Err(DecodeError::Invalid("refusal")),
                 },
                 message: reader.text("message")?,

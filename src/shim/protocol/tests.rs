@@ -72,6 +72,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(RefusalKind::System),
         Just(RefusalKind::Unavailable),
         Just(RefusalKind::Execution),
+        Just(RefusalKind::Lacking),
     ];
     prop_oneof![
         finished,

@@ -101,6 +101,17 @@ fn metadata_that_decides_an_image_is_seen_in_included_files_and_files_of_variabl
     // what cannot be told without a sample may be anything
     let chosen = compose("include: ['${SAMPLE_METADATA_IMAGE}.yaml']\n");
     assert_eq!(task_environment(&chosen), [IMAGE, LEVEL, TAG]);
+    let odd = texts(&[("a=b", "1"), ("nul", "x\0y"), ("image", "i")]);
+    let context =
+        Context { directory: Path::new("/task"), environment: &|_| None, metadata: &odd, files: &chosen };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    assert_eq!(
+        document.task_environment(&odd),
+        texts(&[(IMAGE, "i")]),
+        "what no environment takes is left out"
+    );
+    let by_this_machine = compose("include: ['${SUITE:-base}/compose.yaml']\n");
+    assert_eq!(task_environment(&by_this_machine), Vec::<String>::new(), "it is the same for all samples");
     let itself = compose("include: [compose.yaml]\n");
     assert_eq!(task_environment(&itself).len(), 3);
     let none = compose("include: [sub/a.yaml]\n").with("/task/sub/a.yaml", "services: {a: {image: x}}");

@@ -67,6 +67,28 @@ async fn public_routes_need_no_key_and_unknown_ones_are_404() {
 }
 
 #[tokio::test]
+async fn what_is_absent_says_so_and_is_not_taken_for_something_that_is_not_there() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(Value::Null).await;
+    for (method, path, what) in [
+        (Method::GET, "/api/secret/any".to_owned(), "secrets"),
+        (Method::POST, "/api/secret".to_owned(), "secrets"),
+        (Method::GET, "/api/warm-pools".to_owned(), "warm pools"),
+        (Method::GET, format!("/api/sandbox/{id}/signing-key"), "URLs for files"),
+        (Method::POST, format!("/api/sandbox/{id}/signing-key/rotate"), "URLs for files"),
+        (Method::GET, format!("/api/sandbox/{id}/telemetry/metrics"), "telemetry"),
+        (Method::POST, "/api/organizations".to_owned(), "organizations"),
+    ] {
+        let reply = daytona.call(method, &path, Value::Null).await;
+        reply.refused(501, "is not implemented by local Daytona");
+        assert!(reply.message().contains(what), "{path}: {}", reply.message());
+    }
+    for path in ["/secret/any", "/api/secrets", "/api/sandbox/secret/any"] {
+        daytona.get(path).await.refused(404, "Cannot GET");
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_read_as_the_real_server_reads_them() {
     let daytona = Daytona::start().await;
     let id = daytona.create(Value::Null).await;
@@ -144,6 +166,36 @@ async fn what_can_never_fit_says_so() {
     daytona.post("/api/snapshots", body).await.expect(200);
     let refused = daytona.post("/api/sandbox", json!({"snapshot": "big"})).await;
     refused.refused(400, "Memory request 8GB exceeds maximum allowed per sandbox (2GB).\n");
+}
+
+#[tokio::test]
+async fn whoever_comes_by_another_address_is_led_back_there() {
+    let options =
+        LocalOptions { host: "0.0.0.0".parse().unwrap(), allow_remote: true, ..LocalOptions::default() };
+    let daytona = Daytona::with(options, Arc::new(SystemClock)).await;
+    // what this machine is told to use is an address of its own
+    assert!(daytona.server.url().starts_with("http://127.0.0.1:"), "{}", daytona.server.url());
+    let id = daytona.create(Value::Null).await;
+    let ask = |host: &'static str, path: String| {
+        let mut request = daytona.request(Method::GET, &path, &Value::Null);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        daytona.try_call(request)
+    };
+    for (path, field, expected) in [
+        (format!("/api/sandbox/{id}"), "toolboxProxyUrl", "http://machine:4000/toolbox"),
+        (format!("/api/sandbox/{id}/toolbox-proxy-url"), "url", "http://machine:4000/toolbox"),
+        ("/api/object-storage/push-access".to_owned(), "storageUrl", "http://machine:4000"),
+        ("/api/config".to_owned(), "proxyToolboxUrl", "http://machine:4000/toolbox"),
+    ] {
+        assert_eq!(ask("machine:4000", path.clone()).await.unwrap().expect(200)[field], expected, "{path}");
+    }
+    let logs = ask("machine:4000", format!("/api/sandbox/{id}/build-logs-url")).await.unwrap().expect(200);
+    assert_eq!(logs["url"], format!("http://machine:4000/sandboxes/{id}/build-logs"));
+    let list = ask("machine:4000", "/api/sandbox".to_owned()).await.unwrap().expect(200);
+    assert_eq!(list["items"][0]["toolboxProxyUrl"], "http://machine:4000/toolbox");
+    // a host that is none leaves what this machine uses
+    let plain = ask("me@machine", format!("/api/sandbox/{id}")).await.unwrap().expect(200);
+    assert_eq!(plain["toolboxProxyUrl"], format!("http://{}/toolbox", daytona.address));
 }
 
 #[tokio::test]

@@ -132,3 +132,16 @@ async fn sandboxes_on_their_way_out_are_listed_under_their_new_name() {
     assert!(names(&page)[0].starts_with("DESTROYED_a_"), "{page}");
     assert_eq!(page["items"][0]["state"], "destroying");
 }
+
+#[tokio::test]
+async fn a_zone_of_the_official_sdk_shifts_a_filter_by_hours() {
+    let daytona = Daytona::start().await;
+    let id = daytona.create(json!({"name": "a"})).await;
+    let created = daytona.get(&format!("/api/sandbox/{id}")).await.expect(200)["createdAt"].clone();
+    let created = created.as_str().unwrap().trim_end_matches('Z').to_owned();
+    // as the generated client writes the same time of another zone: %z has no colon
+    for (zone, expected) in [("%2B0100", vec!["a"]), ("-0100", vec![]), ("-0500", vec![])] {
+        let page = daytona.get(&format!("/api/sandbox?createdAtAfter={created}{zone}")).await.expect(200);
+        assert_eq!(names(&page), expected, "{zone}");
+    }
+}

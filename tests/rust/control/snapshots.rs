@@ -200,3 +200,13 @@ async fn a_volume_reaches_the_engine_and_is_kept_while_a_sandbox_has_it() {
         .await
         .refused(400, "deleted");
 }
+
+#[tokio::test]
+async fn snapshots_of_a_sandbox_are_none_and_another_region_is_refused() {
+    let (daytona, _) = daytona().await;
+    let page = daytona.get("/api/snapshots?sourceSandboxId=any").await.expect(200);
+    assert_eq!((&page["items"], &page["total"]), (&json!([]), &json!(0)));
+    let body = |region: &str| json!({"name": "r", "imageName": "python:3.12", "regionId": region});
+    daytona.post("/api/snapshots", body("us")).await.refused(404, "Region not found");
+    daytona.post("/api/snapshots", body("local")).await.expect(200);
+}

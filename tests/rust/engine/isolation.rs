@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use inspect_daytona::local::spec::Network;
+use tempfile::TempDir;
 
 use crate::fixture::{Server, needs_root};
 
@@ -118,6 +120,46 @@ async fn secrets_of_what_was_installed_by_hand_are_hidden_and_the_rest_is_not() 
         sandbox.output(&format!("sudo -n sh -c 'echo mine > {path}/key'")).await;
         assert_eq!(fs::read_to_string(program.path().join("key")).unwrap(), "text");
     }
+    sandbox.stop().await;
+    server.end().await;
+}
+
+/// A tmpfs over a directory for as long as a test runs.
+struct Covered(TempDir);
+
+impl Covered {
+    fn new(directory: TempDir) -> Self {
+        let covered = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory.path()).status();
+        assert!(covered.unwrap().success());
+        Self(directory)
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        let uncovered = Command::new("umount").arg(self.0.path()).status();
+        assert!(uncovered.unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_below_opt_is_not_entered_and_secrets_that_it_covers_are_hidden() {
+    needs_root!();
+    let directory = tempfile::Builder::new().prefix("program").tempdir_in("/opt").unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for (name, mode) in [("key", 0o600), ("open", 0o644)] {
+        fs::write(at(name), "text").unwrap();
+        fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let covered = Covered::new(directory);
+    // of a name that would hide the file below, if it were taken for what sandboxes see
+    fs::write(covered.0.path().join("open"), "text").unwrap();
+    fs::set_permissions(covered.0.path().join("open"), PermissionsExt::from_mode(0o600)).unwrap();
+    let server = Server::new().await;
+    let sandbox = server.start(server.spec()).await;
+    let path = covered.0.path().display();
+    assert_eq!(sandbox.output(&format!("sudo -n ls -A {path}; cat {path}/open")).await, "open\ntext");
     sandbox.stop().await;
     server.end().await;
 }

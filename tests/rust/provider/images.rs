@@ -389,10 +389,26 @@ async fn a_moments_failure_of_the_object_storage_gives_the_image_no_other_name()
         let (server, _) = platform(Platform { snapshots, refusals, ..Platform::default() }).await;
         that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
         assert_eq!(count(&server, "POST", "/"), 0, "{:?}", server.lines());
-        // and one that lasts is told
-        let refusals = vec![Some(failure)];
-        let (server, _) = platform(Platform { refusals, ..Platform::default() }).await;
-        let prepared = that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lasting_failure_of_the_object_storage_ends_only_what_needs_it() {
+    for failure in [(500, "Internal server error"), (400, "Failed to get temporary credentials: timeout")] {
+        let broken =
+            || Platform { created: vec!["active"], refusals: vec![Some(failure)], ..Platform::default() };
+        let (server, _) = platform(broken()).await;
+        that_runs_something().prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap();
+        let seen = server.seen.lock().unwrap().clone();
+        let body = seen.iter().find(|request| request.line() == "POST /api/snapshots").unwrap();
+        let body: Value = serde_json::from_slice(&body.body).unwrap();
+        assert_eq!(body["buildInfo"]["dockerfileContent"], "FROM debian:12\nRUN true\n", "{failure:?}");
+        assert!(count(&server, "GET", "push-access") > 1, "it is tried again first");
+        // files of the user's have to go there
+        let (server, _) = platform(broken()).await;
+        let directory = tempfile::tempdir().unwrap();
+        let settings = project(directory.path(), &json!({}));
+        let prepared = settings.prepare(&server.client(), &Images::default(), &|_| {}).await;
         assert_eq!(prepared.unwrap_err().kind(), ErrorKind::Server);
         assert_eq!(count(&server, "POST", "/"), 0);
     }

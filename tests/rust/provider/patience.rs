@@ -40,6 +40,24 @@ async fn a_command_that_cannot_begin_is_an_error_and_not_a_status() {
     fixture.finish().await;
 }
 
+/// When it is asked for, 45 s after its start, neither a shell nor sudo can be started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_another_user_that_takes_all_processes_is_awaited_and_not_run_again() {
+    let Some((fixture, sandbox)) = few_processes().await else { return };
+    let crowd = "import subprocess, time\n\
+                 try:\n    \
+                 while True: subprocess.Popen(['sleep', '20'])\n\
+                 except OSError: pass\n\
+                 time.sleep(18)\n\
+                 print(open('/tmp/trace').read(), end='')";
+    let line = format!("echo run >> /tmp/trace; sleep 38; exec python3 -c \"{crowd}\"");
+    let mut command = shell(&line);
+    command.user = Some("0".to_owned());
+    let outcome = sandbox.exec(command).await.unwrap();
+    assert_eq!((outcome.returncode, outcome.stdout.as_str()), (0, "run\n"), "{}", outcome.stderr);
+    fixture.finish().await;
+}
+
 /// Longer than one request waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_command_outlives_the_shim_that_started_it() {

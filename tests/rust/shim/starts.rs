@@ -206,7 +206,7 @@ fn a_sandbox_without_free_processes_refuses_for_good() {
     };
     // The shell, its printf and the shim itself.
     let first = deliver("3");
-    assert_eq!(first.kind, RefusalKind::System);
+    assert_eq!(first.kind, RefusalKind::Lacking);
     assert!(first.message.contains("temporarily unavailable"), "{}", first.message);
     assert_eq!(deliver("100"), first, "a repeat does not run what was refused");
 }

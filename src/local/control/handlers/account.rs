@@ -22,13 +22,13 @@ pub(super) async fn config(State(control): State<Control>) -> Json<Value> {
     let throttler = |limit: u64| json!({ "ttl": WINDOW.as_secs(), "limit": limit });
     Json(json!({
         "version": API_VERSION,
-        "oidc": { "issuer": control.origin, "clientId": "local", "audience": "local", "provider": "local" },
+        "oidc": { "issuer": control.origin(), "clientId": "local", "audience": "local", "provider": "local" },
         "linkedAccountsEnabled": false,
         "announcements": {},
         "proxyTemplateUrl": super::super::preview::template(&control),
         "proxyToolboxUrl": control.toolbox_url(),
         "defaultSnapshot": snapshots::DEFAULT,
-        "dashboardUrl": control.origin,
+        "dashboardUrl": control.origin(),
         "maxAutoArchiveInterval": MAX_AUTO_ARCHIVE,
         "maintananceMode": false,
         "environment": "local",
@@ -105,5 +105,5 @@ pub(super) async fn usage(State(control): State<Control>) -> Json<Value> {
 }
 
 pub(super) async fn push_access(State(control): State<Control>) -> Json<Value> {
-    Json(control.storage.access(&control.origin, &control.organization))
+    Json(control.storage.access(&control.origin(), &control.organization))
 }

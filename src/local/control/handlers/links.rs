@@ -1,4 +1,4 @@
-//! Ways into a sandbox: URLs of its toolbox, ports and logs, and ssh tokens.
+//! Ways into a sandbox: URLs of its toolbox, ports and logs; none by ssh.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use super::super::error::ApiResult;
+use super::super::error::{ApiError, ApiResult};
 use super::super::extract::{Pairs, port};
 use super::super::preview;
 use super::super::state::Control;
@@ -56,32 +56,26 @@ pub(super) async fn build_logs(
     Path(key): Path<String>,
 ) -> ApiResult<Json<Url>> {
     let id = control.with(&key, |record, _| Ok(record.sandbox.id.clone()))?;
-    Ok(Json(Url { url: format!("{}/sandboxes/{id}/build-logs", control.origin) }))
+    Ok(Json(Url { url: format!("{}/sandboxes/{id}/build-logs", control.origin()) }))
 }
 
+/// Nothing listens for ssh here, and a command that reached this machine's own server would be worse than none.
 pub(super) async fn create_ssh(
     State(control): State<Control>,
     Path(key): Path<String>,
-    query: Pairs,
 ) -> ApiResult<Json<SshAccess>> {
-    let minutes: u64 = query.number("expiresInMinutes", 1, u64::from(u32::MAX))?.unwrap_or(60);
-    let id = control.with(&key, |record, _| Ok(record.sandbox.id.clone()))?;
-    let access = control.store().access.create_ssh(&id, Duration::from_secs(minutes * 60), control.now());
-    Ok(Json(access))
+    control.with(&key, |_, _| Err(ApiError::bad_request("local Daytona has no ssh")))
 }
 
+/// There is no token, so nothing is left to revoke.
 pub(super) async fn revoke_ssh(
     State(control): State<Control>,
     Path(key): Path<String>,
-    query: Pairs,
 ) -> ApiResult<Json<Sandbox>> {
-    let view = control.with(&key, |record, _| Ok(record.view()))?;
-    control.store().access.revoke_ssh(&view.id, query.one("token"));
-    Ok(Json(view))
+    control.with(&key, |record, _| Ok(record.view())).map(Json)
 }
 
-pub(super) async fn validate_ssh(State(control): State<Control>, query: Pairs) -> ApiResult<Json<Value>> {
-    let store = control.store();
-    let sandbox = store.access.validate_ssh(query.one("token").unwrap_or_default(), control.now());
-    Ok(Json(json!({ "valid": sandbox.is_some(), "sandboxId": sandbox })))
+/// There is no token, so none is valid.
+pub(super) async fn validate_ssh() -> Json<Value> {
+    Json(json!({ "valid": false, "sandboxId": null }))
 }

@@ -91,7 +91,33 @@ fn sandbox_routes() -> Router<Control> {
         .route("/api/sandbox/{sandbox}/ssh-access", post(links::create_ssh).delete(links::revoke_ssh))
 }
 
-/// What the server says to a path or a method that it does not know.
+/// Parts of Daytona that are absent here, by the first words of their paths below `/api`.
+const ABSENT: [(&str, &str); 8] = [
+    ("api-keys", "the administration of API keys"),
+    ("audit", "the audit log"),
+    ("docker-registry", "the administration of registries"),
+    ("organizations", "the administration of organizations"),
+    ("secret", "the store of secrets"),
+    ("users", "the administration of users"),
+    ("warm-pools", "the administration of warm pools"),
+    ("webhooks", "the administration of webhooks"),
+];
+
+/// Parts of a sandbox that are absent here, by the word after its id.
+const ABSENT_OF_SANDBOXES: [(&str, &str); 2] =
+    [("signing-key", "the signing of URLs for files"), ("telemetry", "telemetry")];
+
+/// What the server says to a path or a method that it does not know; a 404 would say of what is absent here that a
+/// thing is not there.
 async fn not_found(method: http::Method, uri: http::Uri) -> ApiError {
-    ApiError::not_found(format!("Cannot {method} {}", uri.path()))
+    let mut words = uri.path().trim_start_matches('/').split('/').skip(1);
+    let below_api = uri.path().starts_with("/api/");
+    let absent = match (words.next(), words.nth(1)) {
+        (Some("sandbox"), word) => ABSENT_OF_SANDBOXES.iter().find(|(part, _)| Some(*part) == word),
+        (word, _) => ABSENT.iter().find(|(part, _)| Some(*part) == word),
+    };
+    match absent.filter(|_| below_api) {
+        Some((_, what)) => ApiError::not_implemented(what),
+        None => ApiError::not_found(format!("Cannot {method} {}", uri.path())),
+    }
 }

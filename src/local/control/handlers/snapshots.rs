@@ -35,7 +35,9 @@ pub(super) async fn list(State(control): State<Control>, query: Pairs) -> ApiRes
     let mut items: Vec<Snapshot> = {
         let store = control.store();
         let named = |name: &str| part.as_ref().is_none_or(|part| name.to_lowercase().contains(part.as_str()));
-        store.snapshots.all().filter(|snapshot| named(&snapshot.name)).cloned().collect()
+        let all = store.snapshots.all().filter(|snapshot| named(&snapshot.name));
+        // no snapshot here comes from a sandbox
+        all.filter(|_| query.one("sourceSandboxId").is_none_or(str::is_empty)).cloned().collect()
     };
     let key = |snapshot: &Snapshot| match sort {
         "name" => snapshot.name.clone(),
@@ -72,7 +74,7 @@ pub(super) async fn get(
     }
     let snapshot = key.strip_suffix("/build-logs-url").and_then(|key| store.snapshots.find(key));
     let snapshot = snapshot.ok_or_else(|| missing(&key))?;
-    let url = format!("{}/snapshots/{}/build-logs", control.origin, snapshot.id);
+    let url = format!("{}/snapshots/{}/build-logs", control.origin(), snapshot.id);
     Ok(Json(Url { url }).into_response())
 }
 

@@ -1,7 +1,8 @@
 //! What the top-level sections of a compose file name on this machine: values and files of `secrets` and `configs`, and
 //! directories of `volumes`.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ impl Project {
         let Some(Value::Object(named)) = self.model.get_mut(section) else { return Ok(()) };
         for (number, item) in named.values_mut().enumerate() {
             let Some(Value::String(file)) = item.get_mut("file") else { continue };
-            let source = base.join(file.replace("$$", "$"));
+            let source = on_this_machine(base, &file.replace("$$", "$"));
             if !source.is_file() {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
@@ -51,8 +52,11 @@ impl Project {
 
     /// Takes along the directories that volumes bind by their `driver_opts`.
     pub(super) fn use_devices(&mut self, base: &Path, entries: &mut Vec<Item>) -> Result<()> {
+        let used = self.used_volumes();
         let Some(Value::Object(named)) = self.model.get_mut("volumes") else { return Ok(()) };
-        for (number, (name, volume)) in named.iter_mut().enumerate() {
+        for (number, (name, volume)) in
+            named.iter_mut().enumerate().filter(|(_, (name, _))| used.contains(*name))
+        {
             if volume.get("driver").and_then(Value::as_str).is_some_and(|driver| driver != "local") {
                 continue;
             }
@@ -66,7 +70,7 @@ impl Project {
             if is_own(&written) {
                 continue;
             }
-            let source = base.join(written);
+            let source = on_this_machine(base, &written);
             if !source.is_dir() {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
@@ -78,5 +82,29 @@ impl Project {
             binds::collect(&source, &path, entries, &mut self.notes)?;
         }
         Ok(())
+    }
+
+    /// The names of the volumes that services mount.
+    fn used_volumes(&self) -> BTreeSet<String> {
+        let services = self.model.get("services").and_then(Value::as_object);
+        let mounts = services
+            .into_iter()
+            .flat_map(serde_json::Map::values)
+            .filter_map(|service| service.get("volumes").and_then(Value::as_array));
+        let source = |mount: &Value| match mount {
+            Value::String(text) => text.split(':').next().map(str::to_owned),
+            mount => mount.get("source").and_then(Value::as_str).map(str::to_owned),
+        };
+        mounts.flatten().filter_map(source).collect()
+    }
+}
+
+/// What a path of a compose file means here: `~` is the home directory, and relative ones start at `base`.
+pub(super) fn on_this_machine(base: &Path, written: &str) -> PathBuf {
+    match (written.strip_prefix('~'), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            Path::new(&home).join(rest.trim_start_matches('/'))
+        }
+        _ => base.join(written),
     }
 }

@@ -235,8 +235,23 @@ fn directories_that_volumes_bind_are_sent_along() {
     assert_eq!(device("n"), ":/exported");
     assert_eq!(device("m"), "/dev/shm", "it is the machine's");
     assert_eq!(names(&project), ["volume-2", "volume-2/file"]);
+    let unused = compose("./gone").replace("'v:/v', ", "");
+    assert!(read(directory.path(), &unused).is_ok(), "no service mounts it");
     let error = read(directory.path(), &compose("./gone")).unwrap_err();
     assert!(error.message().contains("the volume v") && error.message().contains("gone"), "{error}");
+}
+
+#[test]
+fn a_tilde_is_the_home_directory_and_other_paths_start_at_the_project() {
+    let home = std::path::PathBuf::from(std::env::var_os("HOME").unwrap());
+    let here = |written| super::sections::on_this_machine(std::path::Path::new("/project"), written);
+    assert_eq!(here("~"), home);
+    assert_eq!(here("~/.key"), home.join(".key"));
+    for (written, path) in
+        [("~user/key", "/project/~user/key"), ("./key", "/project/./key"), ("/key", "/key")]
+    {
+        assert_eq!(here(written), std::path::Path::new(path));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use inspect_daytona::local::control::{DockerChoice, LocalOptions};
 use inspect_daytona::provider::connection::ssh_command;
 use inspect_daytona::shim::protocol::{Action, Call, Reply, find_reply, script};
 
+use serde_json::json;
+
 use super::project::{Project, daytona, in_machine, possible};
 use crate::fixture::{output, shell};
 use crate::network::{Peer, gateway};
@@ -53,6 +55,13 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         "services:\n  default:\n    build: image\n    command: sleep infinity\n  web:\n    build: image\n    command: sleep infinity\n",
     );
     let services = project.create(&fixture).await.unwrap();
+    // the cloud's answer: local Daytona has no ssh
+    let answer = json!({
+        "id": "1", "sandboxId": "any", "token": "secret", "expiresAt": "2100-01-01T00:00:00Z",
+        "sshCommand": "ssh secret@ssh.example.org",
+    });
+    let fault = json!({"kind": "status", "status": 200, "body": answer.to_string()});
+    fixture.fault("POST", "/api/sandbox/*/ssh-access", 2, fault).await;
     for (_, service) in &services {
         let container = service.container_id().unwrap();
         let (requests, shown) = fixture.count(async { service.shell_command(Some("root")) }).await;
@@ -62,7 +71,7 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         let command =
             ssh_command(&fixture.client, service.id(), Some(container), Some("root")).await.unwrap();
         let (ssh, inside) = command.split_once(" 'docker exec -it ").unwrap();
-        assert!(ssh.starts_with("ssh -t "), "{command}");
+        assert_eq!(ssh, "ssh -t secret@ssh.example.org");
         assert!(inside.contains(container), "{command}");
         // what the machine's shell makes of it, without the terminal that only ssh brings
         let inside = command.split_once(" '").unwrap().1.trim_end_matches('\'').replace("'\\''", "'");
