@@ -15,7 +15,9 @@ pub enum Note {
 /// Is told what happens during a creation, as it happens, in lines for a user and from any thread. The log by default.
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(Note, &str) + Send + Sync>);
+pub struct Listener(Arc<Tell>);
+
+type Tell = dyn Fn(Note, &str) + Send + Sync;
 
 impl Listener {
     /// A listener that calls `tell`, which must not block for long.
@@ -25,6 +27,12 @@ impl Listener {
 
     pub(super) fn warn(&self, line: &str) {
         self.0(Note::Warning, line);
+    }
+
+    pub(super) fn warn_all(&self, lines: &[String]) {
+        for line in lines {
+            self.warn(line);
+        }
     }
 
     pub(super) fn progress(&self, line: &str) {

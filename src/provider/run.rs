@@ -259,7 +259,7 @@ impl Run {
                 started => started?,
             }
         };
-        settings.verify(&started)?.iter().for_each(|warning| listener.warn(warning));
+        listener.warn_all(&settings.verify(&started)?);
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
@@ -275,7 +275,7 @@ impl Run {
         listener: &Listener,
     ) -> Result<Services> {
         let service = settings.service();
-        sandbox.start_service(service).await?.iter().for_each(|warning| listener.warn(warning));
+        listener.warn_all(&sandbox.start_service(service).await?);
         Ok(vec![(service.name.clone(), sandbox)])
     }
 
@@ -289,7 +289,7 @@ impl Run {
     ) -> Result<Services, Failure> {
         let progress = |line: &str| listener.progress(line);
         let (services, warnings) = compose::start(machine, plan, project, &progress).await?;
-        warnings.iter().for_each(|warning| listener.warn(warning));
+        listener.warn_all(&warnings);
         Ok(services)
     }
 
