@@ -23,8 +23,8 @@ Row = tuple[str, str, str, str, str]
 async def cli_cleanup(id: str | None) -> None:
     """Deletes every sandbox that an Inspect eval created, or the one with this id or name.
 
-    Asks first if all are meant and a person is at the terminal. Exits with status 1 if the sandbox is not there or
-    anything could not be deleted.
+    Asks first if all are meant and a person is at the terminal; without one, as in scripts, it deletes at once. Exits
+    with status 1 if the sandbox is not there or anything could not be deleted.
     """
     console = Console()
     if _core.is_local(_settings(os.environ)):
@@ -41,10 +41,14 @@ async def cli_cleanup(id: str | None) -> None:
         console.print("No sandboxes of Inspect evals found.")
         return
     console.print(_table(rows))
-    if id is None and sys.stdin.isatty() and sys.stdout.isatty():
+    if id is None and sys.stdin.isatty():
+        # whoever reads standard output, a pipe perhaps, is not who answers
+        terminal = Console(stderr=True)
+        if not sys.stdout.isatty():
+            terminal.print(_table(rows))
         question = f"Delete {len(rows)} sandboxes? Evals that still run, also those of others, lose theirs"
         try:
-            confirmed = Confirm.ask(question, console=console, default=False)
+            confirmed = Confirm.ask(question, console=terminal, default=False)
         except EOFError:
             # Ctrl-D is no yes
             confirmed = False

@@ -49,13 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     shell = commands.add_parser(
         "shell",
-        help="open a shell in a container of a sandbox",
-        description="Opens a shell in a container of a sandbox that runs several services, by ssh, as Inspect shows it "
-        "for a sample's sandbox. The settings are the eval's: DAYTONA_API_KEY, DAYTONA_API_URL.",
+        help="open a shell in a sandbox",
+        description="Opens a shell in a sandbox by ssh, or in a container of one that runs several services, as "
+        "Inspect shows it for a sample's sandbox. The settings are the eval's: DAYTONA_API_KEY, DAYTONA_API_URL; a "
+        ".env file is read as Inspect reads it.",
     )
     shell.add_argument("sandbox", help="name or id of the sandbox")
-    shell.add_argument("--container", required=True, help="id or name of the container")
-    shell.add_argument("--user", help="who the shell belongs to (default: the container's own user)")
+    shell.add_argument("--container", help="id or name of the container (default: the sandbox itself)")
+    shell.add_argument(
+        "--user",
+        help="who the shell belongs to (default: the container's own user, or the one that ssh leads to)",
+    )
     options = parser.parse_args(arguments)
     if options.command == "shell":
         return _shell(options.sandbox, options.container, options.user)
@@ -83,7 +87,7 @@ def _config(file: str | None, metadata: Sequence[str]) -> int:
     return 0
 
 
-def _shell(sandbox: str, container: str, user: str | None) -> int:  # noqa: RET503 - exec does not return
+def _shell(sandbox: str, container: str | None, user: str | None) -> int:  # noqa: RET503 - exec does not return
     from functools import partial
 
     import anyio
@@ -97,6 +101,7 @@ def _shell(sandbox: str, container: str, user: str | None) -> int:  # noqa: RET5
         provider = await connect()
         return await complete(partial(provider.ssh_command, sandbox, container, user))
 
+    _load_dotenv()
     if _core.is_local(_settings(os.environ)):
         print(
             "inspect-daytona: a Daytona inside another process cannot be reached: set DAYTONA_API_URL",
@@ -109,6 +114,16 @@ def _shell(sandbox: str, container: str, user: str | None) -> int:  # noqa: RET5
         print(f"inspect-daytona: {ex}", file=sys.stderr)
         return 1
     os.execv("/bin/sh", ["sh", "-c", command])  # noqa: S606 - the shell quotes as the server's answer does
+
+
+def _load_dotenv() -> None:
+    """Reads `.env` as Inspect's command line did for the eval, where most people keep their key."""
+    try:
+        from inspect_ai._util.dotenv import init_dotenv
+    except ImportError:
+        # Inspect keeps it to itself
+        return
+    init_dotenv()
 
 
 def _serve(host: str | None, port: int | None) -> int:

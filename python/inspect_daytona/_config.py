@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os.path
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from inspect_ai.util import ComposeConfig, SandboxEnvironmentConfigType
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .errors import DaytonaConfigError
 
 CONFIG_FILES = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "Dockerfile"]
 """The names that are looked for in a task's directory, in this order."""
+
+
+# How a configuration without any setting is written.
+_NO_SETTINGS = {"provider": "daytona"}
 
 
 class DaytonaConfig(BaseModel):
@@ -27,6 +31,17 @@ class DaytonaConfig(BaseModel):
 
     # The native module knows the settings and names the nearest one to a misspelt one; a second list here would drift.
     model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _never_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Inspect leaves out what is None, and an empty dict in a log does not become an object again when it is read
+        settings: dict[str, Any] = serialize(self)
+        return settings if any(value is not None for value in settings.values()) else dict(_NO_SETTINGS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_empty(cls, settings: Any) -> Any:
+        return {} if settings == _NO_SETTINGS else settings
 
     def __hash__(self) -> int:
         # Inspect keeps configurations in sets, and settings may hold dicts, which have no hash
@@ -55,7 +70,8 @@ def settings_json(
         case ComposeConfig():
             source = {"model": config.model_dump(mode="json", by_alias=True, exclude_none=True)}
         case DaytonaConfig():
-            source = {"settings": config.model_dump(mode="json", exclude_none=True)}
+            settings = config.model_dump(mode="json", exclude_none=True)
+            source = {"settings": {} if settings == _NO_SETTINGS else settings}
         case _:
             raise DaytonaConfigError(
                 f"a configuration of type {type(config).__name__} is not one for Daytona: use None, a path to a "
@@ -87,7 +103,7 @@ class Directories:
         directory = str(Path.cwd())
         if isinstance(config, str | ComposeConfig):
             known = self._by_config.setdefault(config, directory)
-            if known != directory and _has_relative_paths(config):
+            if known != directory and _differs(config, known, directory):
                 raise DaytonaConfigError(_ambiguity(config, [known, directory]), "invalid_config")
         return directory
 
@@ -113,23 +129,44 @@ def _ambiguity(config: str | ComposeConfig, directories: list[str]) -> str:
     )
 
 
-def _has_relative_paths(config: str | ComposeConfig) -> bool:
-    """Whether a configuration may mean another file in another directory."""
-    if isinstance(config, str):
-        return not Path(config).is_absolute()
+def _differs(config: str | ComposeConfig, *directories: str) -> bool:
+    """Whether a configuration means something else in each of these directories."""
+    if isinstance(config, ComposeConfig):
+        return any(map(_is_relative, _paths(config)))
+    paths = [os.path.join(directory, config) for directory in directories]  # noqa: PTH118 - a Path would drop `..`s
+    # links may make one file of two, whose own relative paths start where they lie, or two of what reads the same
+    return len({os.path.normpath(path) for path in paths}) > 1 or len(set(map(os.path.realpath, paths))) > 1
+
+
+# What is fetched from elsewhere, or starts in no directory.
+_ABSOLUTE = ("/", "~", "http://", "https://", "git://", "ssh://", "git@", "github.com/", "docker-image://")
+
+
+def _is_relative(path: str) -> bool:
+    # one that starts with a variable may be
+    return not path.startswith(_ABSOLUTE)
+
+
+def _paths(config: ComposeConfig) -> Iterator[str]:
+    """The paths of this machine that a model names."""
     model = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    volumes = [volume for service in _mappings(model, "services") for volume in service.get("volumes", [])]
-    sources = [
-        str(volume.get("source", "/")) if volume.get("type") == "bind" else "/"
-        for volume in volumes
-        if isinstance(volume, dict)
-    ]
-    return (
-        any({"build", "env_file"} & service.keys() for service in _mappings(model, "services"))
-        or any("driver_opts" in volume for volume in _mappings(model, "volumes"))
-        or any(volume.startswith(".") for volume in volumes if isinstance(volume, str))
-        or any(not source.startswith(("/", "~")) for source in sources)
-    )
+    for service in _mappings(model, "services"):
+        build = service.get("build")
+        if build is not None:
+            yield str(build.get("context", ".") if isinstance(build, dict) else build)
+        files = service.get("env_file", [])
+        yield from [files] if isinstance(files, str) else files
+        for volume in service.get("volumes", []):
+            if isinstance(volume, dict):
+                if volume.get("type") == "bind":
+                    yield str(volume.get("source", "/"))
+            elif volume.startswith("."):
+                # any other word without a slash is the name of a volume
+                yield volume
+    for volume in _mappings(model, "volumes"):
+        options = volume.get("driver_opts")
+        if isinstance(options, dict) and {"bind", "rbind"} & set(str(options.get("o", "")).split(",")):
+            yield str(options.get("device", "/"))
 
 
 def _mappings(model: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -21,7 +20,8 @@ from inspect_ai.util import (
 from pydantic import BaseModel
 from typing_extensions import override
 
-from ._bridge import Callback, complete
+from . import _trace
+from ._bridge import Callback, complete, from_any_thread
 from ._config import CONFIG_FILES, DaytonaConfig, settings_json
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Inspect's level for what it traces, and about how much of a command a trace needs.
-TRACE = 13
-LONGEST_TRACE = 1000
 
 # Inspect's own deadline for nothing: a cleanup is shielded from cancellation, so it must end by itself. The native
 # side goes on deleting in the background after that, and task_cleanup waits for it once more.
@@ -108,6 +104,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
     async def sample_init(
         cls, task_name: str, config: SandboxEnvironmentConfigType | None, metadata: dict[str, str]
     ) -> dict[str, SandboxEnvironment]:
+        from ._notes import Notes
         from ._session import connect, current_batch
 
         batch = current_batch()
@@ -116,8 +113,9 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         sample_id = metadata.get("__sample_id__")
         name = run.sandbox_name(task_name, None if sample_id is None else str(sample_id))
         try:
-            with trace_action(logger, "Daytona create", name):
-                services = await complete(partial(run.create, name, settings))
+            with Notes(name, batch.warned) as notes, trace_action(_trace.logger, "Daytona create", name):
+                create = partial(run.create, name, settings, from_any_thread(notes.take))
+                services = await complete(create)
         except BaseException:
             # also where the sandbox was there already and only the news of it was lost to a cancellation
             run.abandon(name)
@@ -142,7 +140,7 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         """Deletes the sandbox; what fails here is tried again, and reported, by task_cleanup."""
         with (
             anyio.move_on_after(CLEANUP_SECONDS, shield=True),
-            trace_action(logger, "Daytona delete", self.sandbox_name),
+            trace_action(_trace.logger, "Daytona delete", self.sandbox_name),
         ):
             try:
                 await complete(self._sandbox.delete)
@@ -217,10 +215,10 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         self, action: str, words: Sequence[str], start: Callable[[Callback], _core.Operation[T]]
     ) -> T:
         """Completes an operation that `inspect trace` shows while it is under way and afterwards."""
-        if not logger.isEnabledFor(TRACE):
+        if not _trace.is_traced():
             return await complete(start)
-        shown = shlex.join(words)[:LONGEST_TRACE]
-        with trace_action(logger, f"Daytona {action}", "%s: %s", self.sandbox_name, shown):
+        shown = _trace.shown(words)
+        with trace_action(_trace.logger, f"Daytona {action}", "%s: %s", self.sandbox_name, shown):
             return await complete(start)
 
     @override
@@ -228,8 +226,8 @@ class DaytonaSandboxEnvironment(SandboxEnvironment):
         command = self._sandbox.connection_command(user)
         if command is None:
             raise NotImplementedError("a sandbox of a Daytona inside this process has no shell to connect to")
-        if user is not None and not self._sandbox.is_container:
-            raise NotImplementedError("a Daytona sandbox is entered as its own user; use sudo inside it")
+        if self._sandbox.is_deleted:
+            raise ConnectionError(f"sandbox {self.sandbox_name} was deleted")
         return SandboxConnection(type="daytona", command=command, container=self.sandbox_name)
 
 

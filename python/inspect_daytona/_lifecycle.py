@@ -13,6 +13,7 @@ import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.util import SandboxEnvironmentConfigType, display_type, trace_action
 
+from . import _trace
 from ._bridge import complete, from_any_thread
 from ._config import settings_json
 from ._session import _core, connect, current_batch
@@ -36,11 +37,11 @@ async def task_init(config: SandboxEnvironmentConfigType | None) -> None:
     try:
         settings = settings_json(config, batch.directories.remember(config))
         provider = await connect()
-        with trace_action(logger, "Daytona check", provider.api_url):
+        with trace_action(_trace.logger, "Daytona check", provider.api_url):
             warnings = await complete(partial(provider.check, settings))
         if _prebuilt():
             await complete(partial(provider.expect_prebuilt, settings))
-        with trace_action(logger, "Daytona prepare", provider.api_url):
+        with trace_action(_trace.logger, "Daytona prepare", provider.api_url):
             # Inspect's display is drawn by the event loop's thread
             await complete(partial(provider.prepare, settings, from_any_thread(_show)))
     except DaytonaError as ex:
@@ -89,16 +90,24 @@ async def task_cleanup(cleanup: bool) -> None:
     """
     batch = current_batch()
     batch.directories.forget()
+    # an eval that comes later in a process without batches is told anew
+    batch.warned.clear()
     rows: list[tuple[str, str | None, str]] = []
+    ending: set[str] = set()
     for run in list(batch.runs):
         # what the account says if there is no time for more
         left = None
-        with anyio.move_on_after(FINISH_SECONDS, shield=True), trace_action(logger, "Daytona finish", run.id):
+        with (
+            anyio.move_on_after(FINISH_SECONDS, shield=True),
+            trace_action(_trace.logger, "Daytona finish", run.id),
+        ):
             left = await complete(partial(run.finish, cleanup))
         if left is None:
             left = run.left()
             logger.error("the sandboxes of this eval were not cleaned up within %d s", FINISH_SECONDS)
         rows += left
+        if run.is_local:
+            ending.update(name for name, _, _ in left)
         # what is kept must survive later evals; what is left is tried again
         if not (cleanup and left):
             batch.runs.remove(run)
@@ -113,10 +122,17 @@ async def task_cleanup(cleanup: bool) -> None:
                 id or name,
             )
     elif news:
-        _print_kept(news)
+        _print_kept([row for row in news if row[0] not in ending])
+        if ending:
+            logger.warning(
+                "the sandboxes of this eval are kept until this process ends: their Daytona is inside of it. For "
+                "ones that stay, use inspect-daytona serve, or the cloud."
+            )
 
 
 def _print_kept(rows: list[tuple[str, str | None, str]]) -> None:
+    if not rows:
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -137,5 +153,6 @@ def _print_kept(rows: list[tuple[str, str | None, str]]) -> None:
     console.print(table)
     console.print(
         "\nCleanup all sandboxes of all Inspect evals with: [blue]inspect sandbox cleanup daytona[/blue]. "
-        "Where the server supports it, a kept sandbox ends by itself after 24 hours.\n"
+        "Where the server supports it, a kept sandbox ends by itself after 24 hours, or at the end of the "
+        "ttl_minutes that its configuration gives it.\n"
     )

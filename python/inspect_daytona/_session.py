@@ -53,6 +53,8 @@ class Batch:
         """Those under way: one, or several if the environment's settings changed meanwhile."""
         self.reported: set[str] = set()
         """Names of sandboxes that the user was told of."""
+        self.warned: set[str] = set()
+        """Warnings of creations that the user was shown."""
         self.directories = Directories()
 
     def run(self, provider: _core.Provider) -> _core.Run:

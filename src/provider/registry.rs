@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) doomed: bool,
     /// The server supports a time-to-live on it, which must be extended while it lives.
     pub(super) expires: bool,
+    /// The account's limits refused it, so that it holds nothing of them; its creation may ask again.
+    pub(super) refused: bool,
 }
 
 /// The entries of a run by sandbox name.
@@ -61,7 +63,7 @@ impl Registry {
 
     /// Records a sandbox that is about to be created.
     pub(super) fn record(&self, name: &str) {
-        let entry = Entry { phase: Phase::Creating, id: None, doomed: false, expires: false };
+        let entry = Entry { phase: Phase::Creating, id: None, doomed: false, expires: false, refused: false };
         self.used.store(true, Ordering::Relaxed);
         self.entries().insert(name.to_owned(), entry);
         self.changed.notify_waiters();
@@ -77,10 +79,18 @@ impl Registry {
             id: None,
             doomed: true,
             expires: false,
+            refused: false,
         });
         entry.id = Some(id.to_owned());
         entry.expires = expires;
         !entry.doomed
+    }
+
+    /// Notes whether the last create request was refused for the account's limits.
+    pub(super) fn set_refused(&self, name: &str, refused: bool) {
+        if let Some(entry) = self.entries().get_mut(name) {
+            entry.refused = refused;
+        }
     }
 
     /// Marks a sandbox as unwanted. Returns whether it exists now and nobody deletes it yet.

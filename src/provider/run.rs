@@ -3,9 +3,8 @@
 mod end;
 mod limits;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::compose::{self, Failure, Project};
 use super::images::{self, Images, Prepared};
 use super::keep_alive;
+use super::listener::Listener;
 use super::names;
 use super::registry::{Counts, Phase, Registry};
 use super::sandbox::Sandbox;
@@ -43,8 +43,6 @@ pub(super) struct Inner {
     images: Images,
     registry: Registry,
     keep_alive: keep_alive::Task,
-    /// Warnings that were given: thousands of samples have the same.
-    warned: Mutex<BTreeSet<String>>,
     /// Its sandboxes are to outlive it.
     kept: AtomicBool,
     /// Held by the one creation that asks again while the account's limits refuse it.
@@ -79,7 +77,6 @@ impl Run {
             images,
             registry: Registry::default(),
             keep_alive: keep_alive::Task::default(),
-            warned: Mutex::default(),
             kept: AtomicBool::new(false),
             limit_turn: tokio::sync::Mutex::new(()),
         }))
@@ -123,28 +120,42 @@ impl Run {
         default.ok_or_else(|| Error::new(ErrorKind::Unexpected, "a sandbox without services"))
     }
 
+    /// Creates the sandbox `name`, as [`Run::create_services_told`]; what happens is in the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::create_services_told`].
+    pub async fn create_services(&self, name: String, settings: Settings) -> Result<Services> {
+        self.create_services_told(name, settings, Listener::default()).await
+    }
+
     /// Creates the sandbox `name` (see [`names::sandbox_name`]) and prepares it for commands. Returns its services by
-    /// name, the default one first: the sandbox itself, or the containers in it.
+    /// name, the default one first: the sandbox itself, or the containers in it. `listener` is told what happens.
     ///
     /// The work goes on if the future is dropped, and ends with the sandbox deleted.
     ///
     /// # Errors
     ///
     /// Why it could not be created; what had come into being is deleted or on its way to.
-    pub async fn create_services(&self, name: String, settings: Settings) -> Result<Services> {
+    pub async fn create_services_told(
+        &self,
+        name: String,
+        settings: Settings,
+        listener: Listener,
+    ) -> Result<Services> {
         self.0.registry.record(&name);
         let (sender, receiver) = oneshot::channel();
         let run = self.clone();
         tokio::spawn(async move {
-            let mut made = Box::pin(run.make(&name, &settings)).await;
+            let mut made = Box::pin(run.make(&name, &settings, &listener)).await;
             if let Err(Failure::Unfit(error)) = &made
                 && !sender.is_closed()
                 // one that could not be deleted stays on the account under this name
                 && run.0.registry.get(&name).is_none()
             {
-                tracing::warn!("{error}. Another sandbox is tried");
+                listener.warn(&format!("{error}. Another sandbox is tried"));
                 run.0.registry.record(&name);
-                made = Box::pin(run.make(&name, &settings)).await;
+                made = Box::pin(run.make(&name, &settings, &listener)).await;
             }
             let made = made.map_err(|failure| match failure {
                 Failure::Final(error) => error,
@@ -162,11 +173,11 @@ impl Run {
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the creation of a sandbox broke off")))
     }
 
-    async fn make(&self, name: &str, settings: &Settings) -> Result<Services, Failure> {
+    async fn make(&self, name: &str, settings: &Settings, listener: &Listener) -> Result<Services, Failure> {
         let cancelled = || Error::new(ErrorKind::Unexpected, "the sample was cancelled").with_sandbox(name);
         let given_up =
             || self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
-        let told = |line: &str| tracing::info!("{line}");
+        let told = |line: &str| listener.progress(line);
         let sources = async {
             let project = match settings.project() {
                 Some(plan) => Some((Arc::clone(plan), self.0.images.project(plan, false).await?)),
@@ -186,7 +197,7 @@ impl Run {
             }
         };
         let request = settings.create_request(name, names::labels(&self.0.id, settings.labels()), &image);
-        let created = match self.create_from(&request, &image).await {
+        let created = match self.create_from(&request, &image, listener).await {
             Ok(created) => created,
             Err(error) => {
                 self.create_failed(name, &error);
@@ -199,10 +210,10 @@ impl Run {
             self.0.keep_alive.ensure_runs(self, settings.ttl_minutes());
         }
         let prepare = async {
-            let machine = self.prepare(name, created, settings, &image).await?;
+            let machine = self.prepare(name, created, settings, &image, listener).await?;
             match &project {
-                Some((plan, project)) => self.start_services(&machine, plan, project).await,
-                None => self.start_service(machine, settings).await.map_err(Failure::Final),
+                Some((plan, project)) => self.start_services(&machine, plan, project, listener).await,
+                None => self.start_service(machine, settings, listener).await.map_err(Failure::Final),
             }
         };
         let prepared = if wanted {
@@ -233,6 +244,7 @@ impl Run {
         created: crate::api::sandbox::Sandbox,
         settings: &Settings,
         image: &Prepared,
+        listener: &Listener,
     ) -> Result<Sandbox> {
         let started = if created.state == SandboxState::Started {
             created
@@ -247,7 +259,7 @@ impl Run {
                 started => started?,
             }
         };
-        self.warn_once(settings.verify(&started)?);
+        listener.warn_all(&settings.verify(&started)?);
         let toolbox = self.0.client.toolbox(&started).await?;
         let (user, directory) =
             (settings.user().map(str::to_owned), settings.working_dir().map(str::to_owned));
@@ -256,9 +268,14 @@ impl Run {
     }
 
     /// The service that is the sandbox itself.
-    async fn start_service(&self, sandbox: Sandbox, settings: &Settings) -> Result<Services> {
+    async fn start_service(
+        &self,
+        sandbox: Sandbox,
+        settings: &Settings,
+        listener: &Listener,
+    ) -> Result<Services> {
         let service = settings.service();
-        self.warn_once(sandbox.start_service(service).await?);
+        listener.warn_all(&sandbox.start_service(service).await?);
         Ok(vec![(service.name.clone(), sandbox)])
     }
 
@@ -268,18 +285,12 @@ impl Run {
         machine: &Sandbox,
         plan: &ComposeProject,
         project: &Project,
+        listener: &Listener,
     ) -> Result<Services, Failure> {
-        let (services, warnings) = compose::start(machine, plan, project).await?;
-        self.warn_once(warnings);
+        let progress = |line: &str| listener.progress(line);
+        let (services, warnings) = compose::start(machine, plan, project, &progress).await?;
+        listener.warn_all(&warnings);
         Ok(services)
-    }
-
-    fn warn_once(&self, warnings: Vec<String>) {
-        for warning in warnings {
-            if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
-                tracing::warn!("{warning}");
-            }
-        }
     }
 
     /// After a failed create: nothing is left if the server refused it; otherwise whatever has the name is deleted.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::containers::Container;
+use super::registry::Phase;
 use super::run::Run;
 use crate::client::{Client, Toolbox};
 use crate::error::{Error, ErrorKind, Result};
@@ -163,6 +164,12 @@ impl Sandbox {
     /// If it may still exist; the run keeps it and tries again when it finishes.
     pub async fn delete(&self) -> Result<()> {
         self.machine.run.delete(&self.machine.name).await
+    }
+
+    /// Whether its run has deleted it, or is about to.
+    pub fn is_deleted(&self) -> bool {
+        let entry = self.machine.run.registry().get(&self.machine.name);
+        entry.is_none_or(|entry| entry.phase == Phase::Deleting)
     }
 
     pub(super) fn toolbox(&self) -> &Toolbox {

@@ -173,30 +173,24 @@ impl Provider {
         let (client, images) = (self.client.clone(), self.images.clone());
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let progress = |line: &str| {
-                // an interpreter that shuts down is told nothing more
-                let _told = gate::enter(|py| {
-                    if let Err(error) = on_progress.call1(py, (line,)) {
-                        error.write_unraisable(py, None);
-                    }
-                });
-            };
+            let progress = |line: &str| tell(&on_progress, (line,));
             settings.prepare(&client, &images, &progress).await
         };
         start(on_done, future, |py, ()| Ok(py.None()))
     }
 
-    /// Ends with the command that enters a container of a sandbox by ssh, with a fresh token.
+    /// Ends with the command that enters a sandbox, or a container of it, by ssh, with a fresh token.
     fn ssh_command(
         &self,
         sandbox: String,
-        container: String,
+        container: Option<String>,
         user: Option<String>,
         on_done: Py<PyAny>,
     ) -> PyResult<Operation> {
         let client = self.client.clone();
         let future = async move {
-            provider::connection::ssh_command(&client, &sandbox, &container, user.as_deref()).await
+            let container = container.as_deref();
+            provider::connection::ssh_command(&client, &sandbox, container, user.as_deref()).await
         };
         start(on_done, future, |py, command: String| Ok(command.into_pyobject(py)?.into_any().unbind()))
     }
@@ -232,6 +226,19 @@ impl Provider {
     }
 }
 
+/// Calls `callback` from a thread of this module; an interpreter that shuts down is told nothing more.
+fn tell(callback: &Py<PyAny>, arguments: impl for<'a> pyo3::call::PyCallArgs<'a>) {
+    let _told = gate::enter(|py| {
+        if let Err(error) = callback.call1(py, arguments) {
+            error.write_unraisable(py, None);
+        }
+    });
+}
+
+fn listener(on_note: Py<PyAny>) -> provider::Listener {
+    provider::Listener::new(move |note, line| tell(&on_note, (note == provider::Note::Warning, line)))
+}
+
 /// `(id, name, state, created, run)` of a sandbox.
 fn row(sandbox: SandboxRecord) -> (String, String, &'static str, String, String) {
     let run = sandbox.labels.get(provider::names::RUN_ID).cloned().unwrap_or_default();
@@ -263,6 +270,12 @@ impl Run {
         self.run.id()
     }
 
+    /// Whether its Daytona is inside this process, and ends with it.
+    #[getter]
+    fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// How many sandboxes were created.
     #[getter]
     fn created(&self) -> u64 {
@@ -287,17 +300,19 @@ impl Run {
     }
 
     /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
+    /// `on_note(is_warning, line)` is called with what the user should know or wait for, from a thread of this module.
     fn create(
         &self,
         py: Python<'_>,
         name: String,
         settings: &str,
+        on_note: Py<PyAny>,
         on_done: Py<PyAny>,
     ) -> PyResult<Operation> {
         let (run, local) = (self.run.clone(), self.local);
         let settings = read_settings(py, settings)?;
         let future = async move {
-            let services = run.create_services(name, settings).await?;
+            let services = run.create_services_told(name, settings, listener(on_note)).await?;
             Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
         };
         start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
@@ -362,18 +377,16 @@ impl Sandbox {
         self.inner.id()
     }
 
-    /// Whether it is a container in a sandbox.
+    /// Whether this run has deleted it, or is about to.
     #[getter]
-    fn is_container(&self) -> bool {
-        self.inner.container_id().is_some()
+    fn is_deleted(&self) -> bool {
+        self.inner.is_deleted()
     }
 
     /// A shell command that opens a shell in the sandbox, or in the container that this is, as `user`; `None` where there is
     /// no way in from outside.
     fn connection_command(&self, user: Option<&str>) -> Option<String> {
-        let command =
-            || self.inner.shell_command(user).unwrap_or_else(|| format!("daytona ssh {}", self.inner.id()));
-        (!self.local).then(command)
+        (!self.local).then(|| self.inner.shell_command(user))
     }
 
     /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -145,6 +146,29 @@ def test_cleanup_of_everything_asks_on_a_terminal(
     daytona.delete_all()
 
 
+def test_cleanup_of_everything_asks_a_person_whose_output_goes_elsewhere(daytona: LocalDaytona) -> None:
+    daytona.create("inspect-a")
+    ours, terminal = pty.openpty()
+    os.write(ours, b"n\n")
+    done = subprocess.run(
+        [sys.executable, *CLEANUP],
+        env=clean_environment(**daytona.environment),
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    assert "Delete 1 sandbox" in done.stderr
+    assert "Delete 1 sandbox" not in done.stdout
+    assert "inspect-a" in done.stderr
+    assert daytona.names() == ["inspect-a"]
+    daytona.delete_all()
+
+
 def test_cleanup_without_a_key_is_one_sentence() -> None:
     done = run(*CLEANUP, seconds=120)
     assert done.returncode == 1
@@ -239,23 +263,52 @@ def test_serve_refuses_wrong_settings_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_shell_enters_a_container_by_ssh(daytona: LocalDaytona, tmp_path: Path) -> None:
-    ssh = tmp_path / "ssh"
+def shell(
+    server: LocalDaytona, folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `inspect-daytona shell` where ssh shows its arguments, and the server says how to get in by ssh."""
+    ssh = folder / "ssh"
     ssh.write_text('#!/bin/sh\nprintf "<%s>" "$@"\nexit 7\n')
     ssh.chmod(0o755)
-    box = daytona.create("inspect-box")
-    # the cloud's answer: local Daytona has no ssh
-    answer = {"id": "1", "sandboxId": box["id"], "token": "secret", "expiresAt": "2100-01-01T00:00:00Z"}
-    answer["sshCommand"] = "ssh secret@ssh.example.org"
-    daytona.fault("POST", "/api/sandbox/*/ssh-access", "status", status=200, body=json.dumps(answer))
-    variables = daytona.environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = run(
-        "-m", "inspect_daytona", "shell", box["id"], "--container", "c1", "--user", "me", variables=variables
+    access = {"id": "1", "sandboxId": "1", "token": "token", "sshCommand": "ssh -p 22 token@ssh.invalid"}
+    times = dict.fromkeys(("expiresAt", "createdAt", "updatedAt"), "2030-01-01T00:00:00.000Z")
+    server.fault(
+        *("POST", "/api/sandbox/*/ssh-access", "status"),
+        status=200,
+        body=json.dumps(access | times),
+        contentType="application/json",
     )
-    assert done.returncode == 7, done.stderr
-    assert done.stdout.startswith("<-t><")
-    assert "<secret@ssh.example.org><docker exec -it --user 'me' 'c1' sh -c " in done.stdout
+    settings = server.environment if variables is None else variables
+    done = run(
+        *("-m", "inspect_daytona", "shell", *arguments),
+        variables={**settings, "PATH": f"{folder}:{os.environ['PATH']}"},
+        directory=folder,
+    )
+    server.reset()
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "<-p><22><token@ssh.invalid>"),
+        (["--user", "me"], "<-t><-p><22><token@ssh.invalid><if command -v sudo"),
+        (["--container", "c1"], "<-t><-p><22><token@ssh.invalid><docker exec -it 'c1' sh -c "),
+        (
+            ["--container", "c1", "--user", "me"],
+            "<-t><-p><22><token@ssh.invalid><docker exec -it --user 'me' 'c1' sh -c ",
+        ),
+    ],
+    ids=["sandbox", "a user of it", "container", "a user of the container"],
+)
+def test_shell_enters_a_sandbox_or_a_container_of_it_by_ssh(
+    daytona: LocalDaytona, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    box = daytona.create("inspect-box")
+    done = shell(daytona, tmp_path, box["id"], *arguments)
     daytona.delete_all()
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith(words)
 
 
 def test_shell_says_where_there_is_no_ssh(daytona: LocalDaytona) -> None:
@@ -267,6 +320,15 @@ def test_shell_says_where_there_is_no_ssh(daytona: LocalDaytona) -> None:
     assert "local Daytona has no ssh" in done.stderr
     assert "Traceback" not in done.stderr
     daytona.delete_all()
+
+
+def test_shell_reads_the_settings_in_a_dotenv_file(daytona: LocalDaytona, tmp_path: Path) -> None:
+    box = daytona.create("inspect-box")
+    lines = [f"{name}={value}\n" for name, value in daytona.environment.items()]
+    (tmp_path / ".env").write_text("".join(lines))
+    done = shell(daytona, tmp_path, box["id"], variables={})
+    daytona.delete_all()
+    assert done.returncode == 7, done.stderr
 
 
 def test_shell_of_an_unknown_sandbox_fails_and_names_it(daytona: LocalDaytona) -> None:

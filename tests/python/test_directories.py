@@ -47,6 +47,11 @@ def model(**service: object) -> ComposeConfig:
     return ComposeConfig.model_validate({"services": {"default": {"image": IMAGE, **service}}})
 
 
+def with_volume(**options: str) -> ComposeConfig:
+    config = {"services": {"default": {"image": IMAGE}}, "volumes": {"data": {"driver_opts": options}}}
+    return ComposeConfig.model_validate(config)
+
+
 def task_in(directory: Path, config: Config, seen: list[str]) -> Task:
     """A task as if loaded from `directory`, whose sample has `config`; adds what the sandbox's `WHOSE` says."""
     directory.mkdir(exist_ok=True)
@@ -99,10 +104,20 @@ def test_one_configuration_of_two_tasks_that_means_two_files_is_refused_before_a
     [
         None,
         "/somewhere/compose.yaml",
+        "../shared/compose.yaml",
         DaytonaConfig.model_validate({"snapshot": "a"}),
         model(volumes=["data:/data", "/etc/hosts:/h"]),
+        model(build="/somewhere"),
+        model(build={"context": "https://example.org/repository.git", "dockerfile": "docker/Dockerfile"}),
+        model(env_file=["/somewhere/vars", "~/vars"]),
+        model(volumes=[{"type": "bind", "source": "/data", "target": "/data"}]),
+        with_volume(o="size=10m", type="tmpfs", device="tmpfs"),
+        with_volume(o="bind", device="/data"),
     ],
-    ids=["none", "absolute", "settings", "no paths"],
+    ids=[
+        *("none", "absolute", "one file", "settings", "no paths", "absolute build", "build of a URL"),
+        *("absolute env_file", "absolute bind", "file system", "absolute volume"),
+    ],
 )
 def test_tasks_may_share_a_configuration_that_means_the_same_everywhere(
     config: Config | DaytonaConfig | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +129,34 @@ def test_tasks_may_share_a_configuration_that_means_the_same_everywhere(
         directories.remember(config)
 
 
+def test_tasks_may_not_share_an_object_with_a_volume_of_a_relative_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = Directories()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    directories.remember(with_volume(o="ro,bind", device="data"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(DaytonaConfigError, match="elsewhere"):
+        directories.remember(with_volume(o="ro,bind", device="data"))
+
+
+def test_tasks_may_not_share_a_path_that_links_make_two_files_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = Directories()
+    (tmp_path / "target/deep/deeper").mkdir(parents=True)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first/link").symlink_to(tmp_path / "target/deep/deeper")
+    (tmp_path / "second/link").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    directories.remember("link/../../shared/compose.yaml")
+    monkeypatch.chdir(tmp_path / "second")
+    with pytest.raises(DaytonaConfigError, match="absolute paths"):
+        directories.remember("link/../../shared/compose.yaml")
+
+
 @pytest.mark.parametrize(
     "service",
     [
@@ -121,8 +164,9 @@ def test_tasks_may_share_a_configuration_that_means_the_same_everywhere(
         {"build": {"dockerfile": "Dockerfile"}},
         {"volumes": ["./data:/data"]},
         {"volumes": [{"type": "bind", "source": "data", "target": "/data"}]},
+        {"env_file": ["/somewhere/vars", "vars"]},
     ],
-    ids=["build", "build without context", "bind", "long bind"],
+    ids=["build", "build without context", "bind", "long bind", "env_file"],
 )
 def test_tasks_may_not_share_an_object_with_relative_paths(
     service: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 from inspect_daytona import DaytonaSandboxEnvironment, _lifecycle
 from inspect_daytona._session import current_batch
-from local_daytona import LocalDaytona, wait_until
+from local_daytona import LocalDaytona, run, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +50,25 @@ async def test_a_finished_run_is_forgotten_and_what_it_keeps_survives_later_eval
         await provider.task_cleanup("shutdown", None, cleanup=True)
         assert daytona.names() == kept
     daytona.delete_all()
+
+
+PROGRAM = """
+import anyio, inspect_daytona
+from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
+provider = inspect_daytona.DaytonaSandboxEnvironment
+async def main():
+    with sandbox_lifecycle_scope():
+        await provider.task_init("startup", None)
+        await provider.sample_init("task", None, {})
+        await provider.task_cleanup("shutdown", None, cleanup=False)
+anyio.run(main)
+"""
+
+
+def test_a_kept_sandbox_of_a_daytona_inside_the_process_is_not_said_to_outlive_it() -> None:
+    done = run("-c", PROGRAM, variables={"DAYTONA_API_URL": "local"})
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert "until this process ends" in said
+    assert "inspect sandbox cleanup" not in said
+    assert "24 hours" not in said

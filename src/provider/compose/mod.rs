@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(super) use project::{Project, Projects};
 
+use super::images::Progress;
 use super::sandbox::Sandbox;
 
 /// The image of the sandbox around the services.
@@ -47,7 +48,7 @@ impl From<Error> for Failure {
 }
 
 /// Starts the services of `plan` in `machine`. Returns those that run, by name, the default one first, and what the user
-/// should know.
+/// should know; `progress` is told each step that may take long.
 ///
 /// # Errors
 ///
@@ -56,6 +57,7 @@ pub(super) async fn start(
     machine: &Sandbox,
     plan: &ComposeProject,
     project: &Project,
+    progress: &Progress<'_>,
 ) -> Result<(Vec<(String, Sandbox)>, Vec<String>), Failure> {
     let names: Vec<&str> = plan.services.iter().map(|service| service.name.as_str()).collect();
     let sending = async {
@@ -66,8 +68,10 @@ pub(super) async fn start(
     let unfenced = engine?;
     files?;
     if project.builds() {
+        progress("docker compose build");
         up::build(machine).await?;
     }
+    progress("docker compose up");
     let containers = up::up(machine, plan).await?;
     let mut running = Vec::new();
     let mut warnings: Vec<_> = unfenced.into_iter().chain(project.warnings()).collect();

@@ -59,7 +59,6 @@ pub(super) async fn send(
 
 /// Builds the images of the services that have a `build`.
 pub(super) async fn build(machine: &Sandbox) -> Result<()> {
-    tracing::info!("{}: docker compose build", machine.name());
     let outcome = machine.exec_bytes(compose(&["build"], BUILD)).await?;
     if succeeded(&outcome) {
         return Ok(());
@@ -71,7 +70,6 @@ pub(super) async fn build(machine: &Sandbox) -> Result<()> {
 
 /// Starts the services and waits until each is ready or done.
 pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<Container>> {
-    tracing::info!("{}: docker compose up", machine.name());
     let patience = patience(plan);
     // dependencies wait for each other's health within it
     let outcome = machine

@@ -1,6 +1,5 @@
 //! Creates a sandbox within what the account and the platform can give at the moment.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -9,8 +8,9 @@ use super::Run;
 use crate::api::sandbox::CreateSandbox;
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::images::Prepared;
+use crate::provider::listener::Listener;
 use crate::provider::names;
-use crate::provider::registry::Phase;
+use crate::provider::registry::{Entry, Phase};
 
 /// How long a create waits for the platform to have a free machine, and between two tries.
 const CAPACITY_PATIENCE: Duration = Duration::from_secs(300);
@@ -28,8 +28,9 @@ impl Run {
         &self,
         request: &CreateSandbox,
         image: &Prepared,
+        listener: &Listener,
     ) -> Result<crate::api::sandbox::Sandbox> {
-        let error = match (self.create_within_limits(request).await, image) {
+        let error = match (self.create_within_limits(request, listener).await, image) {
             (Err(error), Prepared::Snapshot(name))
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidRequest)
                     && error.attempts() == 1
@@ -43,16 +44,23 @@ impl Run {
         if !self.0.images.renew(&self.0.client, name).await? {
             return Err(error);
         }
-        self.create_within_limits(request).await
+        self.create_within_limits(request, listener).await
     }
 
     /// Sends the create request; waits while the account's quota is used up by our own sandboxes, and a while for a
     /// free machine.
-    async fn create_within_limits(&self, request: &CreateSandbox) -> Result<crate::api::sandbox::Sandbox> {
+    async fn create_within_limits(
+        &self,
+        request: &CreateSandbox,
+        listener: &Listener,
+    ) -> Result<crate::api::sandbox::Sandbox> {
         let name = request.name.as_deref().unwrap_or_default();
         let began = Instant::now();
         let mut turn = None;
+        let mut waits_for_others = false;
         loop {
+            // from now on it may be there, and count for the creations of others
+            self.0.registry.set_refused(name, false);
             let error = match self.0.client.sandboxes().create(request).await {
                 // an earlier request of ours was refused for the quota that its own repeat had taken
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && turn.is_some() => {
@@ -68,12 +76,17 @@ impl Run {
                 }
                 result => return result,
             };
-            let Some(pause) = self.limit_pause(&error, began) else {
+            self.0.registry.set_refused(name, true);
+            let Some((pause, for_others)) = self.limit_pause(&error, began) else {
                 return Err(error.with_hint(
                     "Delete sandboxes that are not needed (inspect sandbox cleanup daytona), lower --max-sandboxes, or \
                      raise the account's limits",
                 ));
             };
+            if for_others && !std::mem::replace(&mut waits_for_others, true) {
+                listener
+                    .warn(&format!("waiting for other sandboxes of this eval to end: {}", error.message()));
+            }
             let given_up =
                 self.0.registry.wait_until(|entries| entries.get(name).is_none_or(|entry| entry.doomed));
             let wait = async {
@@ -92,23 +105,22 @@ impl Run {
         }
     }
 
-    /// How long to wait before a create that the account's limits refused is tried again; `None` if that is of no use.
-    fn limit_pause(&self, error: &Error, began: Instant) -> Option<Duration> {
+    /// How long to wait before a create that the account's limits refused is tried again, and whether other sandboxes of
+    /// the run must end first; `None` if that is of no use.
+    fn limit_pause(&self, error: &Error, began: Instant) -> Option<(Duration, bool)> {
         if error.kind() == ErrorKind::NoCapacity {
-            return (began.elapsed() < CAPACITY_PATIENCE).then_some(CAPACITY_POLL);
+            return (began.elapsed() < CAPACITY_PATIENCE).then_some((CAPACITY_POLL, false));
         }
-        let ours = |phase: &Phase| matches!(phase, Phase::Alive | Phase::Deleting);
-        let others = self.0.registry.all().iter().any(|(_, entry)| ours(&entry.phase));
+        // those under creation too: many samples begin at once, and some get all that there is
+        let ours = |entry: &Entry| match entry.phase {
+            Phase::Alive | Phase::Deleting => true,
+            Phase::Creating => !entry.refused,
+            Phase::Left(_) => false,
+        };
+        let others = self.0.registry.all().iter().any(|(_, entry)| ours(entry));
         if self.0.registry.deleted_within(QUOTA_SETTLES) {
-            return Some(QUOTA_SETTLING_POLL);
+            return Some((QUOTA_SETTLING_POLL, false));
         }
-        if others {
-            let warning = format!("waiting for other sandboxes of this eval to end: {}", error.message());
-            if self.0.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone()) {
-                tracing::warn!("{warning}");
-            }
-            return Some(QUOTA_POLL);
-        }
-        None
+        others.then_some((QUOTA_POLL, true))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use inspect_daytona::api::sandbox::CreateSandbox;
 use inspect_daytona::local::control::LocalOptions;
 use inspect_daytona::provider::names;
@@ -152,6 +153,32 @@ async fn a_used_up_quota_waits_for_the_runs_own_sandboxes_to_end() {
     assert!(!second.is_finished());
     first.delete().await.unwrap();
     tokio::time::timeout(LIMIT, second).await.expect("it goes on").unwrap().unwrap();
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn creations_that_begin_together_wait_for_each_other_where_the_quota_is_too_small_for_all() {
+    let fixture = Fixture::with(with_quota(1)).await;
+    let creations = (0..4).map(|_| async {
+        let sandbox = fixture.run.create(name(), settings_of(json!({}))).await.unwrap();
+        sandbox.delete().await.unwrap();
+    });
+    tokio::time::timeout(LIMIT, join_all(creations)).await.expect("each has its turn");
+    assert_eq!(fixture.run.counts().deleted, 4);
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn creations_that_begin_together_fail_at_once_where_others_use_up_the_quota() {
+    let fixture = Fixture::with(with_quota(1)).await;
+    let other = CreateSandbox { name: Some("other".to_owned()), ..CreateSandbox::default() };
+    let other = fixture.client.sandboxes().create(&other).await.unwrap();
+    let creations = (0..4).map(|_| fixture.run.create(name(), settings_of(json!({}))));
+    let refused = tokio::time::timeout(LIMIT, join_all(creations)).await.expect("none waits for another");
+    assert!(
+        refused.iter().all(|made| made.as_ref().is_err_and(|why| why.kind() == ErrorKind::QuotaExceeded))
+    );
+    fixture.client.sandboxes().delete(&other.id, LIMIT).await.unwrap();
     fixture.finish().await;
 }
 

@@ -67,8 +67,9 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         let (requests, shown) = fixture.count(async { service.shell_command(Some("root")) }).await;
         let expected =
             format!("inspect-daytona shell {} --container {container} --user 'root'", service.id());
-        assert_eq!((requests, shown), (0, Some(expected)));
-        let command = ssh_command(&fixture.client, service.id(), container, Some("root")).await.unwrap();
+        assert_eq!((requests, shown), (0, expected));
+        let command =
+            ssh_command(&fixture.client, service.id(), Some(container), Some("root")).await.unwrap();
         let (ssh, inside) = command.split_once(" 'docker exec -it ").unwrap();
         assert_eq!(ssh, "ssh -t secret@ssh.example.org");
         assert!(inside.contains(container), "{command}");
