@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ BACKEND = os.environ.setdefault("INSPECT_ASYNC_BACKEND", "asyncio")
 
 
 def pytest_sessionstart() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a job in a shell's background ignores Ctrl-C, and so would the processes that tests interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     reason = missing() if EXPECTS_DOCKER else None
     if EXPECTS_DOCKER and reason is None:
         answer = subprocess.run(["docker", "version"], capture_output=True, check=False, text=True)

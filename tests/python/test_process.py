@@ -79,7 +79,7 @@ provider, _ = complete(lambda done: _core.connect(
 settings = json.dumps({"source": {"path": os.path.abspath("compose.yaml")}, "directory": os.getcwd()})
 run = provider.begin_run()
 for start in [provider.check, lambda *rest: provider.prepare(*rest[:1], print, *rest[1:]),
-              lambda *rest: run.create("inspect-a", *rest)]:
+              lambda *rest: run.create("inspect-a", *rest[:1], print, *rest[1:])]:
     os.environ["TEST_CPUS"] = "many"
     try:
         start(settings, lambda value, error: None)
