@@ -6,6 +6,7 @@ mod deaths;
 mod failures;
 mod isolation;
 mod project;
+mod snapshots;
 
 use inspect_daytona::ErrorKind;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use inspect_daytona::ErrorKind;
 use inspect_daytona::provider::Command;
 
-use super::project::{Project, daytona, in_machine, possible};
+use super::project::{IDLE, Project, daytona, in_machine, possible};
 use crate::fixture::{output, shell, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,9 +88,7 @@ async fn commands_outlive_the_engine_and_whoever_needs_it_is_told_that_it_is_gon
         return;
     }
     let fixture = daytona().await;
-    let project = Project::new(
-        "services:\n  default:\n    build: image\n    command: sleep infinity\n  web:\n    build: image\n    command: sleep infinity\n",
-    );
+    let project = Project::new(IDLE);
     let services = project.create(&fixture).await.unwrap();
     let web = &services[1].1;
     assert_eq!(output(web, "echo before").await, "before\n");

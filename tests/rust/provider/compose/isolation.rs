@@ -8,7 +8,7 @@ use inspect_daytona::shim::protocol::{Action, Call, Reply, find_reply, script};
 
 use serde_json::json;
 
-use super::project::{Project, daytona, in_machine, possible};
+use super::project::{IDLE, Project, daytona, in_machine, possible};
 use crate::fixture::{output, shell};
 use crate::network::{Peer, gateway};
 
@@ -51,9 +51,7 @@ async fn a_person_is_led_into_the_container_and_not_into_the_machine() {
         return;
     }
     let fixture = daytona().await;
-    let project = Project::new(
-        "services:\n  default:\n    build: image\n    command: sleep infinity\n  web:\n    build: image\n    command: sleep infinity\n",
-    );
+    let project = Project::new(IDLE);
     let services = project.create(&fixture).await.unwrap();
     // the cloud's answer: local Daytona has no ssh
     let answer = json!({

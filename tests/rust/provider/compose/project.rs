@@ -36,6 +36,10 @@ pub(crate) fn possible() -> bool {
     true
 }
 
+/// Two services that do nothing by themselves.
+pub(crate) const IDLE: &str = "services:\n  default: {build: image, command: sleep infinity}\n  \
+                               web: {build: image, command: sleep infinity}\n";
+
 /// A project's folder, with an image of busybox below `image`.
 pub(crate) struct Project(pub(crate) tempfile::TempDir);
 
