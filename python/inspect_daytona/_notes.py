@@ -47,8 +47,8 @@ class Notes:
             self._known.add(line)
             # Inspect copies it into the transcript
             logger.warning(line)
-        else:
-            # the next sample has the same warning, and its log must say so too
-            transcript().info(line, source=SOURCE)
+            return
+        # progress; or a warning that another sample had, and this one's log must have too
+        transcript().info(line, source=SOURCE)
         if not is_warning:
             trace_message(_trace.logger, "Daytona", "%s: %s", self._sandbox, line)

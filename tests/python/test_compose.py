@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from inspect_ai import Task
 from inspect_ai.dataset import Sample
+from inspect_ai.event import InfoEvent
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer
 from inspect_ai.solver import TaskState, generate, use_tools
 from inspect_ai.tool import bash, bash_session, text_editor
@@ -17,7 +19,7 @@ from inspect_ai.util import SandboxEnvironmentSpec, sandbox
 
 import compose_project
 from exchange import BUSYBOX, missing
-from local_daytona import LocalDaytona
+from local_daytona import LocalDaytona, serve
 from tool_calls import evaluate, python_solver, results, scripted
 
 REASON = missing()
@@ -233,3 +235,39 @@ def test_injected_tools_work_in_a_service_that_is_not_the_default_one(project: P
     assert log.status == "success", log.error and log.error.message
     assert seen["remote"] == (4, seen["web"])
     assert seen["web"] != seen["default"]
+
+
+async def nothing(state: TaskState) -> None:
+    """Does nothing."""
+
+
+def test_what_compose_does_is_told_in_the_samples_own_log(project: Path) -> None:
+    log = evaluate(in_services(project, python_solver(nothing)))
+    assert log.status == "success", log.error and log.error.message
+    assert log.samples
+    events = log.samples[0].events
+    told = [str(event.data) for event in events if isinstance(event, InfoEvent) and event.source == "daytona"]
+    assert any("docker compose build" in line for line in told), told
+    assert any("docker compose up" in line for line in told), told
+
+
+def test_without_room_for_a_snapshot_the_image_is_started_from_and_a_warning_says_so(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # a server of its own, which has not made that snapshot yet
+    with serve(DOCKER="off") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        refusal = json.dumps({"statusCode": 400, "message": "Snapshot quota exceeded. Maximum allowed: 30"})
+        server.fault("POST", "/api/snapshots", "status", status=400, body=refusal)
+        machines: list[dict[str, Any]] = []
+
+        async def look(state: TaskState) -> None:
+            machines.extend(server.call("GET", f"/sandbox/{found['id']}") for found in server.sandboxes())
+
+        log = evaluate(in_services(project, python_solver(look)))
+        assert log.status == "success", log.error and log.error.message
+        [machine] = machines
+        assert machine["buildInfo"]["dockerfileContent"] == "FROM docker:28.3.3-dind\n"
+        assert "cannot be made, so each sandbox starts from the image docker:28.3.3-dind" in caplog.text
+        assert server.names() == []
