@@ -33,7 +33,7 @@ pub use exec::{Command, Outcome};
 pub use explain::explain;
 pub use images::{Images, Progress};
 pub use listener::{Listener, Note};
-pub use registry::Counts;
+pub use registry::{Counts, Deletions};
 pub use run::{Left, Run, Services};
 pub use sandbox::Sandbox;
 pub use settings::Settings;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -42,8 +42,25 @@ pub(super) struct Registry {
     /// Woken at every change, so that waiting needs no polling.
     changed: Notify,
     counts: Mutex<Counts>,
-    last_deletion: Mutex<Option<Instant>>,
+    deletions: Deletions,
     used: AtomicBool,
+}
+
+/// When a sandbox was deleted last: the platform may still be at it, and until then it counts for the account's limits,
+/// also for the next run. Cheap to clone; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Deletions(Arc<Mutex<Option<Instant>>>);
+
+impl Deletions {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the last one was less than `time` ago.
+    pub(super) fn within(&self, time: Duration) -> bool {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < time)
+    }
 }
 
 /// How many sandboxes a run has had.
@@ -56,6 +73,15 @@ pub struct Counts {
 }
 
 impl Registry {
+    /// Entries of a run that shares `deletions` with those before it.
+    pub(super) fn after(deletions: Deletions) -> Self {
+        Self { deletions, ..Self::default() }
+    }
+
+    pub(super) fn deletions(&self) -> &Deletions {
+        &self.deletions
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         // a panic elsewhere must not hide sandboxes that cost money
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +166,7 @@ impl Registry {
     pub(super) fn remove(&self, name: &str, deleted: bool) {
         if self.entries().remove(name).is_some() && deleted {
             self.lock_counts().deleted += 1;
-            *self.last_deletion.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.deletions.note();
         }
         self.changed.notify_waiters();
     }
@@ -148,12 +174,6 @@ impl Registry {
     /// An entry.
     pub(super) fn get(&self, name: &str) -> Option<Entry> {
         self.entries().get(name).cloned()
-    }
-
-    /// Whether a sandbox was deleted less than `time` ago: the platform may still be at it.
-    pub(super) fn deleted_within(&self, time: Duration) -> bool {
-        let last = self.last_deletion.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|last| last.elapsed() < time)
     }
 
     /// All entries.

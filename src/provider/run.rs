@@ -15,7 +15,7 @@ use super::images::{self, Images, Prepared};
 use super::keep_alive;
 use super::listener::Listener;
 use super::names;
-use super::registry::{Counts, Phase, Registry};
+use super::registry::{Counts, Deletions, Phase, Registry};
 use super::sandbox::Sandbox;
 use super::settings::Settings;
 use crate::api::sandbox::SandboxState;
@@ -66,16 +66,16 @@ pub struct Left {
 impl Run {
     /// A run whose sandboxes `client` creates.
     pub fn new(client: Client) -> Self {
-        Self::with_images(client, Images::default())
+        Self::after_others(client, Images::default(), Deletions::default())
     }
 
-    /// A run that shares the images that were prepared before.
-    pub fn with_images(client: Client, images: Images) -> Self {
+    /// A run that shares the images that were prepared before, and knows of the deletions of earlier runs of the account.
+    pub fn after_others(client: Client, images: Images, deletions: Deletions) -> Self {
         Self(Arc::new(Inner {
             id: uuid::Uuid::new_v4().simple().to_string(),
             client,
             images,
-            registry: Registry::default(),
+            registry: Registry::after(deletions),
             keep_alive: keep_alive::Task::default(),
             kept: AtomicBool::new(false),
             limit_turn: tokio::sync::Mutex::new(()),

@@ -41,6 +41,7 @@ pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
 pub(super) struct Provider {
     client: Client,
     images: provider::Images,
+    deletions: provider::Deletions,
     local: Option<Arc<local::Shared>>,
 }
 
@@ -85,7 +86,7 @@ async fn make_provider(environ: &BTreeMap<String, String>) -> Result<Provider> {
 
 impl Provider {
     fn new(client: Client, local: Option<Arc<local::Shared>>) -> Self {
-        Self { client, images: provider::Images::default(), local }
+        Self { client, images: provider::Images::default(), deletions: provider::Deletions::default(), local }
     }
 }
 
@@ -138,7 +139,8 @@ impl Provider {
 
     /// Begins an eval run.
     fn begin_run(&self) -> Run {
-        let run = provider::Run::with_images(self.client.clone(), self.images.clone());
+        let (client, images) = (self.client.clone(), self.images.clone());
+        let run = provider::Run::after_others(client, images, self.deletions.clone());
         RUNS.lock().unwrap_or_else(PoisonError::into_inner).insert(run.id().to_owned(), run.clone());
         Run { run, local: self.local.is_some() }
     }

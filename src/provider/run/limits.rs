@@ -118,8 +118,8 @@ impl Run {
             Phase::Left(_) => false,
         };
         let others = self.0.registry.all().iter().any(|(_, entry)| ours(entry));
-        if self.0.registry.deleted_within(QUOTA_SETTLES) {
-            return Some((QUOTA_SETTLING_POLL, false));
+        if self.0.registry.deletions().within(QUOTA_SETTLES) {
+            return Some((QUOTA_SETTLING_POLL, others));
         }
         others.then_some((QUOTA_POLL, true))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use inspect_daytona::api::sandbox::CreateSandbox;
 use inspect_daytona::local::control::LocalOptions;
-use inspect_daytona::provider::names;
+use inspect_daytona::provider::{Deletions, Images, Run, names};
 use inspect_daytona::{ErrorKind, local};
 use serde_json::json;
 
@@ -191,6 +191,31 @@ async fn a_quota_that_others_use_up_fails_at_once_and_says_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
     assert!(error.to_string().contains("--max-sandboxes"), "{error}");
     fixture.client.sandboxes().delete(&other.id, LIMIT).await.unwrap();
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_run_waits_for_the_quota_that_the_one_before_it_gave_back_just_now() {
+    let fixture = Fixture::new().await;
+    let deletions = Deletions::default();
+    let run = || Run::after_others(fixture.client.clone(), Images::default(), deletions.clone());
+    let refuse = || {
+        let body = json!({"statusCode": 400, "message": "Total CPU limit exceeded. Maximum allowed: 4."});
+        let fault = json!({"kind": "status", "status": 400, "body": body.to_string()});
+        fixture.fault("POST", "/api/sandbox", 1, fault)
+    };
+    let first = run();
+    first.create(name(), settings_of(json!({}))).await.unwrap().delete().await.unwrap();
+    refuse().await;
+    let second = run();
+    second.create(name(), settings_of(json!({}))).await.unwrap().delete().await.unwrap();
+    // nobody told this one
+    refuse().await;
+    let error = fixture.sandbox_with(json!({})).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded, "{error}");
+    for run in [first, second] {
+        assert_eq!(run.finish(true).await, []);
+    }
     fixture.finish().await;
 }
 
