@@ -35,7 +35,7 @@ pub struct BuildContext {
     /// What the platform cannot keep and is left out: links to directories; and, with what they are in parentheses,
     /// links that lead nowhere, sockets, pipes and devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub skipped_links: Vec<String>,
+    pub left_out: Vec<String>,
 }
 
 /// A file or an empty directory of a context.
@@ -65,7 +65,7 @@ impl BuildContext {
         let dockerfile = parsed.specialize(&build.args, build.target.as_deref())?;
         let unused_args = parsed.unused(&build.args).into_iter().map(str::to_owned).collect();
         let mut context =
-            Self { dockerfile, entries: Vec::new(), hash: None, unused_args, skipped_links: Vec::new() };
+            Self { dockerfile, entries: Vec::new(), hash: None, unused_args, left_out: Vec::new() };
         let sources = match Dockerfile::parse(context.dockerfile.clone()).context_use(&build.args) {
             ContextUse::Nothing => return Ok(context),
             ContextUse::All => None,
@@ -165,13 +165,13 @@ impl Walk<'_> {
                     directories.push((source, path, excluded));
                 }
                 Ok(FileKind::LinkToDirectory) if !excluded && self.is_read(&path) => {
-                    self.context.skipped_links.push(path);
+                    self.context.left_out.push(path);
                 }
                 Ok(FileKind::DanglingLink) if !excluded && self.is_read(&path) => {
-                    self.context.skipped_links.push(format!("{path} (it leads nowhere)"));
+                    self.context.left_out.push(format!("{path} (it leads nowhere)"));
                 }
                 Ok(FileKind::Special(name)) if !excluded && self.is_read(&path) => {
-                    self.context.skipped_links.push(format!("{path} (a {name})"));
+                    self.context.left_out.push(format!("{path} (a {name})"));
                 }
                 Ok(FileKind::File { executable }) if !excluded && self.is_read(&path) => {
                     self.add(ContextEntry { path, source, directory: false, executable })?;

@@ -69,8 +69,7 @@ def server() -> Iterator[LocalDaytona]:
 @pytest.fixture
 def daytona(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalDaytona]:
     """The server without faults or sandboxes, and its settings in the environment; left without sandboxes."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+    server.connect(monkeypatch)
     server.reset()
     yield server
     server.reset()

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 # Guards against hangs; nothing here is expected to take long.
 LIMIT_SECONDS = 60.0
 
@@ -34,6 +36,11 @@ class LocalDaytona:
     def environment(self) -> dict[str, str]:
         """What a client needs to know."""
         return {"DAYTONA_API_URL": self.url, "DAYTONA_API_KEY": self.api_key}
+
+    def connect(self, patch: pytest.MonkeyPatch) -> None:
+        """Makes it the Daytona of this process."""
+        for name, value in self.environment.items():
+            patch.setenv(name, value)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """An API call; the decoded answer."""

@@ -87,8 +87,7 @@ def builder(base: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     """A server that builds, and an empty directory."""
     monkeypatch.chdir(tmp_path)
     with serve() as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
+        running.connect(monkeypatch)
         yield running
         assert running.names() == []
 

@@ -256,8 +256,7 @@ def test_without_room_for_a_snapshot_the_image_is_started_from_and_a_warning_say
 ) -> None:
     # a server of its own, which has not made that snapshot yet
     with serve(DOCKER="off") as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
+        server.connect(patch)
         refusal = json.dumps({"statusCode": 400, "message": "Snapshot quota exceeded. Maximum allowed: 30"})
         server.fault("POST", "/api/snapshots", "status", status=400, body=refusal)
         machines: list[dict[str, Any]] = []

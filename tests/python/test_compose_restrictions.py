@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from inspect_ai.util import SandboxEnvironment
-from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 import compose_project
 from exchange import missing
-from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
+from one_sample import one_sample
 
 REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
@@ -57,17 +56,8 @@ async def services(server: LocalDaytona, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("restrictions")
     compose_project.busybox_image(directory / "image")
     (directory / "compose.yaml").write_text(COMPOSE)
-    config = str(directory / "compose.yaml")
-    provider = DaytonaSandboxEnvironment
-    with pytest.MonkeyPatch.context() as patch, sandbox_lifecycle_scope():
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        await provider.task_init("startup", config)
-        environments = await provider.sample_init("restrictions", config, {})
+    async with one_sample(server, str(directory / "compose.yaml")) as environments:
         yield environments
-        await provider.sample_cleanup("restrictions", config, environments, interrupted=False)
-        await provider.task_cleanup("shutdown", config, cleanup=True)
-        assert server.names() == []
 
 
 async def said(sandbox: SandboxEnvironment, *command: str, user: str | None = None) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from inspect_ai.util import SandboxEnvironment
 from inspect_ai.util._sandbox.events import SandboxEnvironmentProxy
-from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403 - the checks are what pytest collects here
 
 import compose_project
 from exchange import missing
-from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
+from one_sample import one_sample
 
 REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
@@ -74,19 +73,10 @@ async def users_and_services(
     request: pytest.FixtureRequest, server: LocalDaytona, image: Path
 ) -> AsyncIterator[tuple[Users, dict[str, SandboxEnvironment]]]:
     users: Users = request.param
-    provider = DaytonaSandboxEnvironment
     file = image / "compose.yaml"
     file.write_text(COMPOSE.format(default=users.default, helper=users.helper))
-    config = str(file)
-    with pytest.MonkeyPatch.context() as patch, sandbox_lifecycle_scope():
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        await provider.task_init("startup", config)
-        environments = await provider.sample_init("self_check", config, {})
+    async with one_sample(server, str(file)) as environments:
         yield users, environments
-        await provider.sample_cleanup("self_check", config, environments, interrupted=False)
-        await provider.task_cleanup("shutdown", config, cleanup=True)
-        assert server.names() == []
 
 
 @pytest.fixture(

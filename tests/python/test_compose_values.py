@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from inspect_ai.util import SandboxEnvironment
-from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 
 import compose_project
 from exchange import missing
-from inspect_daytona import DaytonaSandboxEnvironment
 from local_daytona import LocalDaytona
+from one_sample import one_sample
 
 REASON = missing()
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
@@ -64,17 +63,9 @@ async def services(server: LocalDaytona, tmp_path_factory: pytest.TempPathFactor
         (directory / where).write_text(f"NAME={name}\n")
     (directory / "elsewhere/inner.yaml").write_text(INNER)
     (directory / "compose.yaml").write_text(COMPOSE)
-    config = str(directory / "compose.yaml")
-    provider = DaytonaSandboxEnvironment
-    variables = {**server.environment, "TEST_TOKEN": TEXT, "TEST_SETTINGS": SETTINGS}
-    with pytest.MonkeyPatch.context() as patch, sandbox_lifecycle_scope():
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        await provider.task_init("startup", config)
-        environments = await provider.sample_init("task", config, {})
+    file = str(directory / "compose.yaml")
+    async with one_sample(server, file, TEST_TOKEN=TEXT, TEST_SETTINGS=SETTINGS) as environments:
         yield environments
-        await provider.sample_cleanup("task", config, environments, interrupted=False)
-        await provider.task_cleanup("shutdown", config, cleanup=True)
 
 
 @pytest.mark.parametrize("path", ["/run/secrets/token", "/run/secrets/again", "/built-with"])

@@ -34,8 +34,7 @@ def daytona(
     image_server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[LocalDaytona]:
     """A server with an image, and the directory that evals are started in, beside those of the tasks."""
-    for name, value in image_server.environment.items():
-        monkeypatch.setenv(name, value)
+    image_server.connect(monkeypatch)
     (tmp_path / "launch").mkdir()
     monkeypatch.chdir(tmp_path / "launch")
     image_server.reset()

@@ -34,8 +34,7 @@ def images_server() -> Iterator[LocalDaytona]:
 @pytest.fixture
 def images(images_server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalDaytona:
     """A server with two images and no snapshots of earlier tests, in an empty directory."""
-    for name, value in images_server.environment.items():
-        monkeypatch.setenv(name, value)
+    images_server.connect(monkeypatch)
     monkeypatch.chdir(tmp_path)
     for snapshot in prepared(images_server):
         images_server.call("DELETE", f"{SNAPSHOTS}/{snapshot['id']}")

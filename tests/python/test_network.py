@@ -143,8 +143,7 @@ def test_a_list_of_names_lets_one_name_through_and_not_the_other(
     with peer() as target, name_server({"good.test": target[0], "bad.test": target[0]}) as resolver:
         port = target[1]
         with serve(DNS=resolver) as server:
-            for name, value in server.environment.items():
-                monkeypatch.setenv(name, value)
+            server.connect(monkeypatch)
             settings = "  domain_allow_list: [good.test]\n"
             found = reached(settings, target, ("bad.test", port), ("good.test", port), target)
     assert "No route to host" in found[0]

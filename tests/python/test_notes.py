@@ -30,8 +30,7 @@ def small_server() -> Iterator[LocalDaytona]:
 def daytona(
     small_server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, empty_directory: Path
 ) -> Iterator[LocalDaytona]:
-    for name, value in small_server.environment.items():
-        monkeypatch.setenv(name, value)
+    small_server.connect(monkeypatch)
     small_server.reset()
     yield small_server
     assert small_server.names() == []

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 from inspect_ai.util import SandboxEnvironment
 from inspect_ai.util._sandbox.events import SandboxEnvironmentProxy
-from inspect_ai.util._sandbox.lifecycle import sandbox_lifecycle_scope
 from inspect_ai.util._sandbox.self_check import *  # noqa: F403 - the checks are what pytest collects here
 
-from inspect_daytona import DaytonaConfig, DaytonaSandboxEnvironment
+from inspect_daytona import DaytonaConfig
 from local_daytona import LocalDaytona
+from one_sample import one_sample
 
 pytestmark = pytest.mark.anyio
 
@@ -48,18 +48,10 @@ async def variant_and_sandbox(
     request: pytest.FixtureRequest, server: LocalDaytona
 ) -> AsyncIterator[tuple[Variant, SandboxEnvironment]]:
     variant: Variant = request.param
-    provider = DaytonaSandboxEnvironment
     config = None if variant.user == "daytona" else DaytonaConfig(os_user=variant.user)  # type: ignore[call-arg]
-    with pytest.MonkeyPatch.context() as patch, sandbox_lifecycle_scope():
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        await provider.task_init("startup", config)
-        environments = await provider.sample_init("self_check", config, {})
+    async with one_sample(server, config) as environments:
         bare = environments["default"]
         yield variant, SandboxEnvironmentProxy(bare) if variant.proxy else bare
-        await provider.sample_cleanup("self_check", config, environments, interrupted=False)
-        await provider.task_cleanup("shutdown", config, cleanup=True)
-        assert server.names() == []
 
 
 @pytest.fixture

@@ -145,8 +145,7 @@ def test_an_unknown_setting_is_refused(daytona: LocalDaytona) -> None:
 
 def test_a_sandbox_that_can_never_fit_the_quota_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(CPU="2", MAX_CPU="1") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
+        server.connect(monkeypatch)
         with pytest.raises(Exception, match=r"(?i)cpu") as raised:
             start_a_sample()
         assert "1" in str(raised.value)

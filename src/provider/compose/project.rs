@@ -117,10 +117,10 @@ impl Project {
             project.use_additional_contexts(&service.name, number, &plan.directory, &mut entries)?;
             let ImageSource::Build(build) = &service.image else { continue };
             let context = BuildContext::read(build, &RealFiles)?;
-            if !context.skipped_links.is_empty() {
-                let links = context.skipped_links.join(", ");
+            if !context.left_out.is_empty() {
+                let left_out = context.left_out.join(", ");
                 project.notes.push(format!(
-                    "links to directories and what is no file are left out of the build context: {links}"
+                    "links to directories and what is no file are left out of the build context: {left_out}"
                 ));
             }
             let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();

@@ -119,9 +119,11 @@ fn of_build(build: &Build) -> Result<Recipe> {
     if !context.unused_args.is_empty() {
         notes.push(format!("the Dockerfile takes no build argument {}", context.unused_args.join(", ")));
     }
-    if !context.skipped_links.is_empty() {
-        let links = context.skipped_links.join(", ");
-        notes.push(format!("links to directories cannot be sent to the platform and are left out: {links}"));
+    if !context.left_out.is_empty() {
+        let left_out = context.left_out.join(", ");
+        notes.push(format!(
+            "links to directories and what is no file cannot be sent to the platform and are left out: {left_out}"
+        ));
     }
     // an archive of nothing makes some servers say that the Dockerfile is empty
     let context_hashes =

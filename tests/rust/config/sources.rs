@@ -213,7 +213,7 @@ fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
     let sent: Vec<_> = context.entries.iter().map(|entry| entry.path.as_str()).collect();
     assert_eq!(sent, ["file", "only-a-socket"]);
     assert_eq!(
-        context.skipped_links,
+        context.left_out,
         [
             ".#file (it leads nowhere)",
             "daemon.sock (a socket)",
