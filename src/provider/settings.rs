@@ -217,7 +217,13 @@ impl Settings {
     ) -> Result<Prepared> {
         match &self.project {
             Some(project) if !project.snapshot_is_given => {
-                images.prepare_named(client, &self.plan, &project.snapshot, compose::IMAGE, progress).await
+                let mut name = project.snapshot.clone();
+                // the plan has the task's own region in the name
+                if let (None, Some(region)) = (&self.plan.settings.target, &client.options().target) {
+                    name.push('-');
+                    name.push_str(region);
+                }
+                images.prepare_named(client, &self.plan, &name, compose::IMAGE, progress).await
             }
             _ => images.prepare(client, &self.plan, fresh, progress).await,
         }
