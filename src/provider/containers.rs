@@ -149,33 +149,30 @@ impl Sandbox {
         }))
     }
 
-    /// Starts the residents of the default users of `containers`, pairs of service and container id, in one request.
+    /// Starts the residents of the default users of `containers` of this machine, where they do not run yet, in one
+    /// request.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::SandboxUnavailable`] that names each service in whose container none starts, and why.
-    pub async fn enter_containers(&self, containers: &[(String, String)]) -> Result<Vec<Self>> {
-        let mut sandboxes = Vec::new();
+    pub async fn enter_containers<'a>(&self, containers: impl Iterator<Item = &'a Self>) -> Result<()> {
         let mut script = String::new();
         let shim = quote(&self.shim().path());
-        for (service, id) in containers {
-            let sandbox = self.in_container(service, id)?;
-            if let Some(to) = sandbox.container().map(|container| container.addressee(None)) {
-                let words = [&to.container, &to.directory, &to.name].map(|word| quote(word)).join(" ");
-                // to a string, which is never full
-                let _ = writeln!(
-                    script,
-                    "(said=$({shim} enter {words} 2>&1) || printf 'service %s: %s\\n' {} \"$said\") &",
-                    quote(service)
-                );
-            }
-            sandboxes.push(sandbox);
+        for container in containers.filter_map(Self::container) {
+            let to = container.addressee(None);
+            let words = [&to.container, &to.directory, &to.name].map(|word| quote(word)).join(" ");
+            // to a string, which is never full
+            let _ = writeln!(
+                script,
+                "(said=$({shim} enter {words} 2>&1) || printf 'service %s: %s\\n' {} \"$said\") &",
+                quote(container.service())
+            );
         }
         script.push_str("wait\n");
         let outcome = self.exec_bytes(step(vec!["/bin/sh".into(), "-c".into(), script])).await?;
         let said = [outcome.stdout.text(SAID), outcome.stderr.text(SAID)].concat();
         if outcome.returncode == 0 && !outcome.timed_out && said.trim().is_empty() {
-            return Ok(sandboxes);
+            return Ok(());
         }
         Err(self.unavailable(format!("commands cannot run in every container: {}", said.trim())))
     }

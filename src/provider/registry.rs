@@ -33,6 +33,22 @@ pub(super) struct Entry {
     pub(super) expires: bool,
     /// The account's limits refused it, so that it holds nothing of them; its creation may ask again.
     pub(super) refused: bool,
+    /// Once it is deleted, another one is created under its name, unless it is doomed by then.
+    pub(super) replaced: bool,
+}
+
+impl Entry {
+    /// One that is about to be created.
+    fn new() -> Self {
+        Self {
+            phase: Phase::Creating,
+            id: None,
+            doomed: false,
+            expires: false,
+            refused: false,
+            replaced: false,
+        }
+    }
 }
 
 /// The entries of a run by sandbox name.
@@ -89,9 +105,8 @@ impl Registry {
 
     /// Records a sandbox that is about to be created.
     pub(super) fn record(&self, name: &str) {
-        let entry = Entry { phase: Phase::Creating, id: None, doomed: false, expires: false, refused: false };
         self.used.store(true, Ordering::Relaxed);
-        self.entries().insert(name.to_owned(), entry);
+        self.entries().insert(name.to_owned(), Entry::new());
         self.changed.notify_waiters();
     }
 
@@ -100,13 +115,7 @@ impl Registry {
         self.lock_counts().created += 1;
         let mut entries = self.entries();
         // one that was given up before its answer came is back on the account, to be deleted
-        let entry = entries.entry(name.to_owned()).or_insert(Entry {
-            phase: Phase::Creating,
-            id: None,
-            doomed: true,
-            expires: false,
-            refused: false,
-        });
+        let entry = entries.entry(name.to_owned()).or_insert(Entry { doomed: true, ..Entry::new() });
         entry.id = Some(id.to_owned());
         entry.expires = expires;
         !entry.doomed
@@ -145,6 +154,8 @@ impl Registry {
     pub(super) fn set_phase(&self, name: &str, phase: Phase) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
+        // what stays needs the name
+        entry.replaced &= !matches!(phase, Phase::Left(_));
         entry.phase = phase;
         drop(entries);
         self.changed.notify_waiters();
@@ -162,9 +173,23 @@ impl Registry {
         wanted
     }
 
+    /// Lets another sandbox take the place of one as soon as that is deleted. There is no moment without an entry in
+    /// between, in which giving it up, or the end of the run, would not be noticed.
+    pub(super) fn set_replaced(&self, name: &str) {
+        if let Some(entry) = self.entries().get_mut(name) {
+            entry.replaced = true;
+        }
+    }
+
     /// Forgets a sandbox that never was, or is gone (`deleted`).
     pub(super) fn remove(&self, name: &str, deleted: bool) {
-        if self.entries().remove(name).is_some() && deleted {
+        let mut entries = self.entries();
+        let removed = entries.remove(name);
+        if removed.as_ref().is_some_and(|entry| entry.replaced && !entry.doomed) {
+            entries.insert(name.to_owned(), Entry::new());
+        }
+        drop(entries);
+        if removed.is_some() && deleted {
             self.lock_counts().deleted += 1;
             self.deletions.note();
         }
@@ -241,6 +266,23 @@ mod tests {
         registry.remove("a", true);
         registry.remove("b", false);
         assert_eq!(registry.counts(), Counts { created: 1, deleted: 1 });
+    }
+
+    #[test]
+    fn a_sandbox_is_replaced_once_and_unless_it_was_given_up() {
+        let registry = Registry::default();
+        registry.record("a");
+        registry.identified("a", "id", false);
+        registry.set_replaced("a");
+        registry.set_phase("a", Phase::Deleting);
+        registry.remove("a", true);
+        let entry = registry.get("a").expect("the next one's");
+        assert_eq!((entry.phase, entry.id), (Phase::Creating, None));
+        registry.set_replaced("a");
+        registry.doom("a");
+        registry.remove("a", true);
+        assert!(registry.get("a").is_none());
+        assert_eq!(registry.counts(), Counts { created: 1, deleted: 2 });
     }
 
     #[tokio::test]

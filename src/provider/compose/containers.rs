@@ -98,13 +98,17 @@ impl Container {
         }
     }
 
+    /// Whether it has ended well and its policy is about to start it again.
+    pub(super) fn rests(&self) -> bool {
+        self.state.status == "restarting" && self.state.exit_code == 0
+    }
+
     /// Whether it was restarted since `earlier`, an earlier look at all containers: one that fails at once runs for a moment
     /// each time. One that was seen to have ended well does what it is for.
     pub(super) fn is_restless(&self, earlier: &[Self]) -> bool {
         let before = earlier.iter().find(|container| container.id == self.id);
-        let ended_well =
-            before.is_some_and(|before| before.state.status == "restarting" && before.state.exit_code == 0);
-        !ended_well && self.restart_count > before.map_or(0, |container| container.restart_count)
+        !before.is_some_and(Self::rests)
+            && self.restart_count > before.map_or(0, |container| container.restart_count)
     }
 
     /// Whether it keeps failing although all others of `containers` are as they should be.
@@ -122,6 +126,9 @@ impl Container {
     pub(super) fn describe(&self) -> String {
         let State { exit_code, out_of_memory, error, .. } = &self.state;
         let state = match (self.state.status.as_str(), self.health()) {
+            ("running", "none" | "") if self.restart_count > 0 => {
+                format!("runs again (restarted {} times)", self.restart_count)
+            }
             ("running", "none" | "") => "runs".to_owned(),
             ("running", health) => format!("runs but is {health}"),
             ("exited" | "dead", _) => format!("ended with exit code {exit_code}"),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::Failure;
+use super::fence::{self, FENCE};
+use super::up::shell;
 use crate::error::{Error, ErrorKind};
-use crate::provider::exec::Command;
 use crate::provider::sandbox::Sandbox;
 
 /// How long an Engine may take until it answers; it takes less than a second where it works at all.
@@ -14,18 +17,18 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// Bytes of output that are kept.
 const SAID: u64 = 16 * 1024;
 
+/// How long the question whether it still answers may take.
+const QUESTION: Duration = Duration::from_secs(30);
+
 /// The image lacks something: another sandbox of it would too.
 const LACKING: i32 = 10;
 /// The Engine ended, or cannot work on this machine of the platform: another sandbox may be luckier.
 const UNFIT: i32 = 11;
 
-/// Starts the Engine, `$1` seconds of patience. The image's own entrypoint may have done so already, or be about to: then
-/// ours may be the second one, which ends, and is not missed. Its script also prepares the control groups that a nested
-/// Engine needs. A file with the number of a daemon that ran when the image was made says nothing.
-///
-/// Daytona's daemon takes orders from whoever connects to it (toolbox, ssh, web terminal, recordings), and only its
-/// proxies ask for a key. So the machine drops what containers send to these ports through the bridges, those of
-/// internal networks included. For IPv6 the Engine itself needs `ip6tables`: where that fails, containers have none.
+/// Starts the Engine, `$1` seconds of patience, and fences the bridges `$2`. The image's own entrypoint may have started
+/// it already, or be about to: then ours may be the second one, which ends, and is not missed. Its script also prepares
+/// the control groups that a nested Engine needs. A file with the number of a daemon that ran when the image was made
+/// says nothing.
 const START: &str = r#"
 log=/var/log/inspect-daytona-dockerd
 lacking() { echo "$*" >&2; exit 10; }
@@ -45,16 +48,10 @@ done
 started=
 if ! answers && ! runs; then
   rm -f "$log.log" "$log.ended" /run/docker.pid /var/run/docker.pid
-  set -- "$1" dockerd --host=unix:///var/run/docker.sock
-  if command -v dockerd-entrypoint.sh >/dev/null; then
-    set -- "$1" dockerd-entrypoint.sh dockerd --host=unix:///var/run/docker.sock
-  fi
-  seconds=$1
-  shift
-  DOCKER_TLS_CERTDIR= setsid sh -c 'log=$1; shift; "$@" >"$log.log" 2>&1 </dev/null; echo $? >"$log.ended"' sh "$log" "$@" \
-    >/dev/null 2>&1 </dev/null &
+  entrypoint=$(command -v dockerd-entrypoint.sh)
+  DOCKER_TLS_CERTDIR= setsid sh -c 'log=$1; shift; "$@" >"$log.log" 2>&1 </dev/null; echo $? >"$log.ended"' sh "$log" \
+    $entrypoint dockerd --host=unix:///var/run/docker.sock >/dev/null 2>&1 </dev/null &
   started=1
-  set -- "$seconds"
 fi
 docker compose version >/dev/null 2>&1 || lacking "it has no Docker Compose 2 (the command docker compose)"
 end=$(($(date +%s) + $1))
@@ -66,42 +63,36 @@ until answers; do
   [ "$(date +%s)" -lt "$end" ] || unfit "its Docker daemon did not answer within $1 s"
   sleep 0.1
 done
-fence() {
-  command -v "$1" >/dev/null || return 1
-  for link in docker0 br-+; do
-    for port in 2280 22220 22222 33333; do
-      "$1" -w -C INPUT -i "$link" -p tcp --dport "$port" -j DROP 2>/dev/null ||
-        "$1" -w -I INPUT -i "$link" -p tcp --dport "$port" -j DROP || return 1
-    done
-  done
-}
-fence iptables || fence /usr/local/sbin/.iptables-legacy/iptables || echo unfenced
-fence ip6tables 2>/dev/null
+fence "$2"
 exit 0
 "#;
-/// What services may do where the fence cannot be put up.
-const UNFENCED: &str = "the sandbox's packet filter refuses rules, so services that have a network reach the toolbox of the \
-                        sandbox around them, which commands all services";
-
-/// Starts the Engine of `machine` and waits until it answers; fences the machine's own services off from containers.
-/// Harmless where it runs. Returns what the user should know.
+/// Succeeds if the Engine answers; otherwise says what is known of its end.
+const STATE: &str = r#"
+log=/var/log/inspect-daytona-dockerd
+docker version --format '{{.Server.Version}}' >/dev/null 2>&1 && exit 0
+if [ -s "$log.ended" ]; then
+  code=$(cat "$log.ended")
+  echo "its Docker daemon ended with exit code $code"
+  [ "$code" != 137 ] || echo "It was killed: if memory ran out, raise \`x-daytona.resources.memory\`"
+else
+  echo "its Docker daemon does not answer any more"
+fi
+[ -s "$log.log" ] && tail -n 40 "$log.log"
+exit 1
+"#;
+/// Starts the Engine of `machine` and waits until it answers; fences the machine's own services off from containers of
+/// the project `model`. Harmless where it runs. Returns what the user should know.
 ///
 /// # Errors
 ///
 /// [`Failure::Unfit`] where another sandbox may work, with the end of the daemon's log.
-pub(super) async fn start(machine: &Sandbox) -> Result<Option<String>, Failure> {
+pub(super) async fn start(machine: &Sandbox, model: &Value) -> Result<Vec<String>, Failure> {
     let seconds = PATIENCE.as_secs().to_string();
-    let argv = ["/bin/sh", "-c", START, "sh", &seconds].map(str::to_owned).to_vec();
-    let command = Command {
-        argv,
-        cwd: Some("/".to_owned()),
-        timeout: Some(PATIENCE + MARGIN),
-        output_limit: SAID,
-        ..Command::default()
-    };
+    let script = [FENCE, START].concat();
+    let command = shell(&script, &[&seconds, &fence::bridges(model)], PATIENCE + MARGIN);
     let outcome = machine.exec_bytes(command).await?;
     if outcome.returncode == 0 && !outcome.timed_out {
-        return Ok(outcome.stdout.text(SAID).contains("unfenced").then(|| UNFENCED.to_owned()));
+        return Ok(fence::warnings(&outcome.stdout.text(SAID)));
     }
     let said = outcome.stderr.text(SAID);
     let message = format!("the sandbox's Docker Engine did not start: {}", said.trim());
@@ -115,4 +106,21 @@ pub(super) async fn start(machine: &Sandbox) -> Result<Option<String>, Failure> 
         UNFIT => Failure::Unfit(error),
         _ => Failure::Final(error),
     })
+}
+
+/// What the `error` of a step that needs the Engine means: if it does not answer any more, that is what failed, and
+/// another sandbox may be luckier.
+pub(super) async fn judge(machine: &Sandbox, error: Error) -> Failure {
+    // a machine that does not answer either is what `error` is about
+    let Ok(outcome) = machine.exec_bytes(shell(STATE, &[], QUESTION)).await else {
+        return Failure::Final(error);
+    };
+    if outcome.returncode == 0 && !outcome.timed_out {
+        return Failure::Final(error);
+    }
+    let said = outcome.stdout.text(SAID);
+    let said = if outcome.timed_out { "its Docker daemon does not answer any more" } else { said.trim() };
+    let message =
+        format!("the sandbox's Docker Engine died: {said}\nWhat failed with it: {}", error.message());
+    Failure::Unfit(Error::new(ErrorKind::CreationFailed, message).with_source(error))
 }

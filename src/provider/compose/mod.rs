@@ -6,16 +6,21 @@
 
 mod archive;
 mod binds;
+mod choice;
 mod containers;
 mod engine;
+mod fence;
 mod project;
 mod up;
 
+use std::collections::BTreeMap;
+
 use crate::config::ComposeProject;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 pub(super) use project::{Project, Projects};
 
+use self::choice::Choice;
 use super::images::Progress;
 use super::sandbox::Sandbox;
 
@@ -31,24 +36,16 @@ pub(super) enum Failure {
     Unfit(Error),
 }
 
-impl Failure {
-    /// The same failure with its error changed.
-    pub(super) fn map(self, change: impl FnOnce(Error) -> Error) -> Self {
-        match self {
-            Self::Final(error) => Self::Final(change(error)),
-            Self::Unfit(error) => Self::Unfit(change(error)),
-        }
-    }
-}
-
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Final(error)
     }
 }
 
-/// Starts the services of `plan` in `machine`. Returns those that run, by name, the default one first, and what the user
-/// should know; `progress` is told each step that may take long.
+/// The services that run, by name, the default one first, and what the user should know.
+type Started = (Vec<(String, Sandbox)>, Vec<String>);
+
+/// Starts the services of `plan` in `machine`; `progress` is told each step that may take long.
 ///
 /// # Errors
 ///
@@ -58,51 +55,51 @@ pub(super) async fn start(
     plan: &ComposeProject,
     project: &Project,
     progress: &Progress<'_>,
-) -> Result<(Vec<(String, Sandbox)>, Vec<String>), Failure> {
+) -> Result<Started, Failure> {
     let names: Vec<&str> = plan.services.iter().map(|service| service.name.as_str()).collect();
     let sending = async {
         let mounts = machine.prepare_containers(&names).await?;
-        up::send(machine, project, &mounts).await
+        up::send(machine, project, &mounts).await.map_err(Failure::Final)
     };
-    let (engine, files) = tokio::join!(engine::start(machine), sending);
-    let unfenced = engine?;
-    files?;
+    // a machine without an Engine is given up without having had all the files
+    let (unfenced, ()) = tokio::try_join!(engine::start(machine, &plan.model.0), sending)?;
+    match start_on_engine(machine, plan, project, progress).await {
+        Ok((services, more)) => {
+            let warnings = unfenced.into_iter().chain(fence::exposed(&plan.model.0)).chain(more);
+            Ok((services, warnings.collect()))
+        }
+        Err(error) => Err(engine::judge(machine, error).await),
+    }
+}
+
+/// What [`start`] does as soon as the Engine answers.
+async fn start_on_engine(
+    machine: &Sandbox,
+    plan: &ComposeProject,
+    project: &Project,
+    progress: &Progress<'_>,
+) -> Result<Started> {
     if project.builds() {
         progress("docker compose build");
         up::build(machine).await?;
     }
     progress("docker compose up");
     let containers = up::up(machine, plan).await?;
-    let mut running = Vec::new();
-    let mut warnings: Vec<_> = unfenced.into_iter().chain(project.warnings()).collect();
-    let order =
-        [plan.default.as_str()].into_iter().chain(names.iter().copied().filter(|name| *name != plan.default));
-    for name in order {
-        // the first of several replicas stands for the service, wherever it is in the list
-        let first =
-            containers.iter().filter(|found| found.service() == name).min_by_key(|found| found.number());
-        match first {
-            Some(found) if found.progress() == containers::Progress::Ready => {
-                running.push((name.to_owned(), found.id.clone()));
-            }
-            _ if name == plan.default => {
-                let state = first.map_or_else(
-                    || format!("service {name} has no container"),
-                    containers::Container::describe,
-                );
-                return Err(Failure::Final(
-                    Error::new(
-                        ErrorKind::CreationFailed,
-                        format!("{state}, so there is nothing to run commands in"),
-                    )
-                    .with_hint("Give it a command that goes on, such as `command: sleep infinity`"),
-                ));
-            }
-            Some(_) => {}
-            None => warnings.push(format!("service {name} has no container and is no environment")),
-        }
+    let mut choice = Choice::of(plan, &containers)?;
+    let mut entered = BTreeMap::new();
+    for chosen in &choice.services {
+        entered.insert(chosen.id.clone(), machine.in_container(&chosen.service, &chosen.id)?);
     }
-    let sandboxes = machine.enter_containers(&running).await?;
-    let names = running.into_iter().map(|(name, _)| name);
-    Ok((names.zip(sandboxes).collect(), warnings))
+    while let Err(error) = machine.enter_containers(choice.awake().filter_map(|id| entered.get(id))).await {
+        // one that may end may have ended since the last look
+        let later = Choice::of(plan, &up::look(machine).await?)?;
+        let before: Vec<_> = choice.awake().collect();
+        let is_less = later.awake().count() < before.len() && later.awake().all(|id| before.contains(&id));
+        if !is_less {
+            return Err(error);
+        }
+        choice = later;
+    }
+    let of_its_container = |chosen: choice::Chosen| Some((chosen.service, entered.remove(&chosen.id)?));
+    Ok((choice.services.into_iter().filter_map(of_its_container).collect(), choice.warnings))
 }

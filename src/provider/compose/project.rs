@@ -36,8 +36,6 @@ pub(in crate::provider) struct Project {
     builds: bool,
     /// What was left out of the archive, for the user.
     notes: Vec<String>,
-    /// Services with `network_mode: host`.
-    unconfined: Vec<String>,
 }
 
 impl fmt::Debug for Project {
@@ -102,18 +100,13 @@ impl Project {
             archive: Bytes::new(),
             builds: false,
             notes: Vec::new(),
-            unconfined: Vec::new(),
         };
         let mut entries = Vec::new();
         // services that share a context share its files
         let mut contexts = BTreeMap::new();
         for (number, service) in plan.services.iter().enumerate() {
             let section = project.service(&service.name)?;
-            let on_host = section.get("network_mode").and_then(Value::as_str) == Some("host");
             project.builds |= section.get("build").is_some_and(|build| !build.is_null());
-            if on_host {
-                project.unconfined.push(service.name.clone());
-            }
             project.use_additional_contexts(&service.name, number, &plan.directory, &mut entries)?;
             let ImageSource::Build(build) = &service.image else { continue };
             let context = BuildContext::read(build, &RealFiles)?;
@@ -176,17 +169,6 @@ impl Project {
         files.push((format!("{DIRECTORY}/compose.json"), Bytes::from(text)));
         files.push((format!("{DIRECTORY}/files.tar"), self.archive.clone()));
         Ok(files)
-    }
-
-    /// What isolation the project itself gives up.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let warning = |service: &String| {
-            format!(
-                "service {service} has `network_mode: host`: it reaches the toolbox of the sandbox around the services, \
-                 which commands all of them"
-            )
-        };
-        self.unconfined.iter().map(warning).collect()
     }
 
     /// Whether anything has to be built.

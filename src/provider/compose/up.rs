@@ -14,7 +14,7 @@ use crate::provider::exec::{Command, RawOutcome};
 use crate::provider::sandbox::Sandbox;
 
 /// Compose's name of the project, in the sandbox, which has no other one.
-const PROJECT: &str = "inspect";
+pub(super) const PROJECT: &str = "inspect";
 /// How long a step of seconds may take.
 const STEP: Duration = Duration::from_secs(120);
 /// How long all builds may take, as on the platform.
@@ -63,9 +63,7 @@ pub(super) async fn build(machine: &Sandbox) -> Result<()> {
     if succeeded(&outcome) {
         return Ok(());
     }
-    let what = if outcome.timed_out { "took longer than an hour" } else { "failed" };
-    let message = format!("docker compose build {what}. Its output ends with:\n{}", shown(&outcome));
-    Err(explained(Error::new(ErrorKind::BuildFailed, message)))
+    Err(explained(Error::new(ErrorKind::BuildFailed, not_built(&outcome))))
 }
 
 /// Starts the services and waits until each is ready or done.
@@ -76,35 +74,52 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
         .exec_bytes(compose(&["up", "--detach", "--no-build", "--quiet-pull"], PULL + patience))
         .await?;
     if !succeeded(&outcome) {
-        let what = if outcome.timed_out { "did not end in time" } else { "failed" };
-        let message = format!("docker compose up {what}: {}", shown(&outcome));
         // the Engine itself may be what failed
         let containers = list(machine).await.unwrap_or_default();
-        return Err(explained(describe(machine, message, &containers).await));
+        return Err(explained(describe(machine, not_up(&outcome), &culprits(&containers)).await));
     }
     let began = Instant::now();
     let mut wait = LOOK.0;
     let mut earlier = Vec::new();
     loop {
-        let containers = list(machine).await?;
-        let any = |progress| containers.iter().any(|container| container.progress() == progress);
-        let hopeless = containers.iter().any(|container| container.is_hopeless(&containers));
-        if any(Progress::Failed) || hopeless {
-            let message = "a service did not start".to_owned();
-            return Err(explained(describe(machine, message, &containers).await));
-        }
-        let restless = containers.iter().any(|container| container.is_restless(&earlier));
-        if !any(Progress::Starting) && !restless {
+        let containers = look(machine).await?;
+        let unsettled = |container: &&Container| {
+            container.progress() == Progress::Starting || container.is_restless(&earlier)
+        };
+        if !containers.iter().any(|container| unsettled(&container)) {
             return Ok(containers);
         }
         if began.elapsed() > patience {
-            let message = format!("a service was not ready within {} s", patience.as_secs());
-            return Err(describe(machine, message, &containers).await);
+            // one that keeps ending may run at this moment
+            let culprits: Vec<_> = containers.iter().filter(unsettled).collect();
+            return Err(describe(machine, overdue(patience), &culprits).await);
         }
         earlier = containers;
         sleep(wait).await;
         wait = (wait * 3 / 2).min(LOOK.1);
     }
+}
+
+/// How every container is now.
+///
+/// # Errors
+///
+/// What is known of those that have failed, or will not do anything but fail.
+pub(super) async fn look(machine: &Sandbox) -> Result<Vec<Container>> {
+    let containers = list(machine).await?;
+    let hopeless = containers.iter().any(|container| container.is_hopeless(&containers));
+    if hopeless || containers.iter().any(|container| container.progress() == Progress::Failed) {
+        let message = "a service did not start".to_owned();
+        return Err(explained(describe(machine, message, &culprits(&containers)).await));
+    }
+    Ok(containers)
+}
+
+/// The containers that are not as they should be. What others wait for has failed first.
+fn culprits(containers: &[Container]) -> Vec<&Container> {
+    let are = |progress| containers.iter().filter(move |found| found.progress() == progress);
+    let failed: Vec<_> = are(Progress::Failed).collect();
+    if failed.is_empty() { are(Progress::Starting).collect() } else { failed }
 }
 
 /// How long the services may take until they are ready, one after the other.
@@ -130,13 +145,9 @@ async fn list(machine: &Sandbox) -> Result<Vec<Container>> {
     containers::read(&outcome.stdout.text(SAID))
 }
 
-/// An error with the state and the last words of the services that are not as they should be.
-async fn describe(machine: &Sandbox, mut message: String, containers: &[Container]) -> Error {
-    let failed: Vec<_> = containers.iter().filter(|found| found.progress() == Progress::Failed).collect();
-    let starting: Vec<_> = containers.iter().filter(|found| found.progress() == Progress::Starting).collect();
-    // what others wait for has failed first
-    let culprits = if failed.is_empty() { starting } else { failed };
-    for container in culprits.into_iter().take(DESCRIBED) {
+/// An error with the state and the last words of the `culprits`.
+async fn describe(machine: &Sandbox, mut message: String, culprits: &[&Container]) -> Error {
+    for container in culprits.iter().take(DESCRIBED) {
         message = format!("{message}\n{}", container.describe());
         if let Ok(outcome) = machine.exec_bytes(shell(LOG, &[&container.id], STEP)).await {
             let said = shown(&outcome);
@@ -146,6 +157,20 @@ async fn describe(machine: &Sandbox, mut message: String, containers: &[Containe
         }
     }
     Error::new(ErrorKind::CreationFailed, message)
+}
+
+fn not_built(outcome: &RawOutcome) -> String {
+    let what = if outcome.timed_out { "took longer than an hour" } else { "failed" };
+    format!("docker compose build {what}. Its output ends with:\n{}", shown(outcome))
+}
+
+fn not_up(outcome: &RawOutcome) -> String {
+    let what = if outcome.timed_out { "did not end in time" } else { "failed" };
+    format!("docker compose up {what}: {}", shown(outcome))
+}
+
+fn overdue(patience: Duration) -> String {
+    format!("a service was not ready within {} s", patience.as_secs())
 }
 
 /// An error with what to do about it, where its text tells.
@@ -184,7 +209,8 @@ fn compose(words: &[&str], timeout: Duration) -> Command {
     }
 }
 
-fn shell(script: &str, arguments: &[&str], timeout: Duration) -> Command {
+/// A script as one of its steps.
+pub(super) fn shell(script: &str, arguments: &[&str], timeout: Duration) -> Command {
     let shell = ["/bin/sh", "-c", script, "sh"];
     Command {
         argv: shell.iter().chain(arguments).map(|word| (*word).to_owned()).collect(),

@@ -2,7 +2,10 @@
 
 mod cancelled;
 mod commands;
+mod creation;
 mod deaths;
+mod endings;
+mod engine;
 mod failures;
 mod isolation;
 mod project;

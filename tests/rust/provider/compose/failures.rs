@@ -5,15 +5,15 @@ use std::path::Path;
 
 use inspect_daytona::local::control::{DockerChoice, ImageSource, LocalOptions};
 use inspect_daytona::{Error, ErrorKind};
+use serde_json::json;
 
-use super::project::{Project, daytona, possible};
+use super::project::{Project, daytona, nothing_is_left, possible};
 use crate::fixture::Fixture;
 
 /// Starts a project that must not start, and sees that nothing is left of it.
 async fn failure(fixture: Fixture, project: &Project) -> Error {
     let error = project.create(&fixture).await.expect_err("it must not start");
-    let counts = fixture.run.counts();
-    assert_eq!(counts.created, counts.deleted);
+    nothing_is_left(&fixture, 1).await;
     fixture.finish().await;
     error
 }
@@ -142,12 +142,30 @@ async fn an_engine_that_dies_is_tried_in_one_more_sandbox_and_then_shows_its_log
         let root = with_engine(script);
         let fixture = daytona_of(root.path()).await;
         let error = project.create(&fixture).await.expect_err("it must not start");
-        assert_eq!(fixture.run.counts().created, 2, "one re-creation");
+        nothing_is_left(&fixture, 2).await;
         let text = error.to_string();
+        assert!(text.contains("Two sandboxes could not run a Docker Engine"), "{text}");
         assert!(text.contains(reason), "{text}");
         assert!(text.contains(script.lines().nth(1).unwrap().trim_start_matches("echo ")), "{text}");
         fixture.finish().await;
     }
+}
+
+/// A key that may not delete, say.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_is_not_tried_again_beside_a_sandbox_that_cannot_be_deleted() {
+    if !possible() {
+        return;
+    }
+    let root = with_engine("#!/bin/sh\necho no luck\nexit 1\n");
+    let fixture = daytona_of(root.path()).await;
+    fixture.fault("DELETE", "/api/sandbox/*", 1, json!({"kind": "status", "status": 403})).await;
+    let project = Project::new("services: {default: {image: 'a:1'}, web: {image: 'b:1'}}");
+    let text = project.create(&fixture).await.expect_err("it must not start").to_string();
+    assert_eq!(fixture.run.counts().created, 1);
+    assert!(text.contains("no luck") && text.contains("could not be deleted"), "{text}");
+    assert!(!text.contains("Two sandboxes"), "{text}");
+    fixture.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

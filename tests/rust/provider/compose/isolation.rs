@@ -9,7 +9,7 @@ use inspect_daytona::shim::protocol::{Action, Call, Reply, find_reply, script};
 use serde_json::json;
 
 use super::project::{IDLE, Project, daytona, in_machine, possible};
-use crate::fixture::{output, shell};
+use crate::fixture::{output, shell, until};
 use crate::network::{Peer, gateway};
 
 /// Daytona's daemon listens on these ports of a machine in the cloud, and asks nobody for a key. Local Daytona's does
@@ -22,9 +22,13 @@ async fn services_reach_the_machine_around_them_but_not_its_toolbox() {
     let fixture = daytona().await;
     let project = Project::new(
         "services:\n  default:\n    build: image\n    command: sleep infinity\n  hidden:\n    build: image\n    \
-         command: sleep infinity\n    networks: [inside]\nnetworks: {inside: {internal: true}}\n",
+         command: sleep infinity\n    networks: [inside]\n  named:\n    build: image\n    command: sleep infinity\n    \
+         networks: [lab]\nnetworks:\n  inside: {internal: true}\n  \
+         lab: {driver_opts: {com.docker.network.bridge.name: lab0}}\n",
     );
-    let services = project.create(&fixture).await.unwrap();
+    let (services, warnings) = project.create_told(&fixture).await;
+    let services = services.unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
     let machine = &services[0].1;
     let serve = "mkdir -p /tmp/page && echo reached >/tmp/page/index.html; \
                  for port in 2280 22220 22222 33333 8080; do /bin/busybox httpd -p $port -h /tmp/page; done; echo served";
@@ -41,6 +45,35 @@ async fn services_reach_the_machine_around_them_but_not_its_toolbox() {
         for port in [2280, 22220, 22222, 33333] {
             assert_eq!(output(service, &get(port)).await, "nothing\n", "{name} reaches port {port}");
         }
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_on_a_network_with_ipv6_do_not_reach_the_toolbox_by_it() {
+    if !possible() {
+        return;
+    }
+    let fixture = daytona().await;
+    let project = Project::new(
+        "services:\n  default:\n    build: image\n    command: sleep infinity\n    networks: [six]\n  web:\n    build: image\n    \
+         command: sleep infinity\nnetworks:\n  six:\n    enable_ipv6: true\n    ipam: {config: [{subnet: 'fd00:7::/64', gateway: 'fd00:7::1'}]}\n",
+    );
+    let services = project.create(&fixture).await.unwrap();
+    let default = &services[0].1;
+    let serve = "mkdir -p /tmp/page && echo reached >/tmp/page/index.html; \
+                 for port in 2280 22220 22222 33333 8080; do /bin/busybox httpd -p \"[::]:$port\" -h /tmp/page; done; echo served";
+    assert!(in_machine(&fixture, default, serve).await.contains("served"));
+    let get = |port: u32| {
+        // a static wget knows no such addresses
+        format!(
+            "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 fd00:7::1 {port} 2>/dev/null | grep reached || echo nothing"
+        )
+    };
+    // addresses are checked for a moment before they are used
+    until("the machine is reached", async || output(default, &get(8080)).await == "reached\n").await;
+    for port in [2280, 22220, 22222, 33333] {
+        assert_eq!(output(default, &get(port)).await, "nothing\n", "it reaches port {port}");
     }
     fixture.finish().await;
 }

@@ -1,15 +1,16 @@
 //! A project of services whose image is made of busybox, and a Daytona for it.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inspect_daytona::api::toolbox::ExecuteRequest;
 use inspect_daytona::client::Replay;
 use inspect_daytona::local::control::LocalOptions;
-use inspect_daytona::provider::{Sandbox, Settings};
+use inspect_daytona::provider::{Counts, Listener, Note, Sandbox, Settings};
 use serde_json::json;
 
-use crate::fixture::{Fixture, name};
+use crate::fixture::{Fixture, name, until};
 
 /// What the machine must have, and where it is from.
 const NEEDED: [(&str, &str); 2] =
@@ -68,6 +69,23 @@ impl Project {
     pub(crate) async fn create(&self, fixture: &Fixture) -> inspect_daytona::Result<Vec<(String, Sandbox)>> {
         fixture.run.create_services(name(), self.settings()).await
     }
+
+    /// Creates it and keeps the warnings.
+    pub(crate) async fn create_told(
+        &self,
+        fixture: &Fixture,
+    ) -> (inspect_daytona::Result<Vec<(String, Sandbox)>>, Vec<String>) {
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&warnings);
+        let listener = Listener::new(move |note, line| {
+            if note == Note::Warning {
+                told.lock().unwrap().push(line.to_owned());
+            }
+        });
+        let created = fixture.run.create_services_told(name(), self.settings(), listener).await;
+        let warnings = warnings.lock().unwrap().clone();
+        (created, warnings)
+    }
 }
 
 pub(crate) async fn daytona() -> Fixture {
@@ -81,4 +99,16 @@ pub(crate) async fn in_machine(fixture: &Fixture, service: &Sandbox, line: &str)
     let toolbox = fixture.client.toolbox(&machine).await.unwrap();
     let request = ExecuteRequest { command: line.to_owned(), ..ExecuteRequest::default() };
     toolbox.execute(&request, Duration::from_secs(30), Replay::Safe).await.unwrap().result
+}
+
+/// Sees that all sandboxes that were made, `created` of them, are gone by themselves: the end of a run would delete them.
+/// The platform may be at it a while longer.
+pub(crate) async fn nothing_is_left(fixture: &Fixture, created: u64) {
+    until("all sandboxes are deleted", async || {
+        let counts = fixture.run.counts();
+        counts.deleted == counts.created && fixture.server.statistics().left == 0
+    })
+    .await;
+    assert_eq!(fixture.run.counts(), Counts { created, deleted: created });
+    assert_eq!(fixture.run.left(), []);
 }
