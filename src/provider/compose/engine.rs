@@ -25,14 +25,18 @@ const LACKING: i32 = 10;
 /// The Engine ended, or cannot work on this machine of the platform: another sandbox may be luckier.
 const UNFIT: i32 = 11;
 
+/// Where the daemon's log is, if it was started here, and its end, without the chatter of its connections.
+const LOG: &str = r#"
+log=/var/log/inspect-daytona-dockerd
+last_words() { [ ! -s "$log.log" ] || grep -v 'level=info.* module=grpc' "$log.log" | tail -n 40; }
+"#;
 /// Starts the Engine, `$1` seconds of patience, and fences the bridges `$2`. The image's own entrypoint may have started
 /// it already, or be about to: then ours may be the second one, which ends, and is not missed. Its script also prepares
 /// the control groups that a nested Engine needs. A file with the number of a daemon that ran when the image was made
 /// says nothing.
 const START: &str = r#"
-log=/var/log/inspect-daytona-dockerd
 lacking() { echo "$*" >&2; exit 10; }
-unfit() { echo "$*" >&2; [ -s "$log.log" ] && tail -n 40 "$log.log" >&2; exit 11; }
+unfit() { echo "$*" >&2; last_words >&2; exit 11; }
 answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 runs() {
   for file in /proc/[0-9]*/comm; do
@@ -68,7 +72,6 @@ exit 0
 "#;
 /// Succeeds if the Engine answers; otherwise says what is known of its end.
 const STATE: &str = r#"
-log=/var/log/inspect-daytona-dockerd
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 && exit 0
 if [ -s "$log.ended" ]; then
   code=$(cat "$log.ended")
@@ -77,7 +80,7 @@ if [ -s "$log.ended" ]; then
 else
   echo "its Docker daemon does not answer any more"
 fi
-[ -s "$log.log" ] && tail -n 40 "$log.log"
+last_words
 exit 1
 "#;
 /// Starts the Engine of `machine` and waits until it answers; fences the machine's own services off from containers of
@@ -88,7 +91,7 @@ exit 1
 /// [`Failure::Unfit`] where another sandbox may work, with the end of the daemon's log.
 pub(super) async fn start(machine: &Sandbox, model: &Value) -> Result<Vec<String>, Failure> {
     let seconds = PATIENCE.as_secs().to_string();
-    let script = [FENCE, START].concat();
+    let script = [LOG, FENCE, START].concat();
     let command = shell(&script, &[&seconds, &fence::bridges(model)], PATIENCE + MARGIN);
     let outcome = machine.exec_bytes(command).await?;
     if outcome.returncode == 0 && !outcome.timed_out {
@@ -112,7 +115,7 @@ pub(super) async fn start(machine: &Sandbox, model: &Value) -> Result<Vec<String
 /// another sandbox may be luckier.
 pub(super) async fn judge(machine: &Sandbox, error: Error) -> Failure {
     // a machine that does not answer either is what `error` is about
-    let Ok(outcome) = machine.exec_bytes(shell(STATE, &[], QUESTION)).await else {
+    let Ok(outcome) = machine.exec_bytes(shell(&[LOG, STATE].concat(), &[], QUESTION)).await else {
         return Failure::Final(error);
     };
     if outcome.returncode == 0 && !outcome.timed_out {

@@ -18,10 +18,12 @@ pub(crate) struct Creation {
     pub(crate) name: String,
     pub(crate) task: JoinHandle<Result<Vec<(String, Sandbox)>>>,
     warnings: Arc<Mutex<Vec<String>>>,
+    /// Its files are read meanwhile.
+    _project: Project,
 }
 
 impl Creation {
-    pub(crate) fn begin(fixture: &Fixture, project: &Project) -> Self {
+    pub(crate) fn begin(fixture: &Fixture, project: Project) -> Self {
         let (name, warnings) = (name(), Arc::new(Mutex::new(Vec::new())));
         let told = Arc::clone(&warnings);
         let listener = Listener::new(move |note, line| {
@@ -31,7 +33,7 @@ impl Creation {
         });
         let (run, settings, of) = (fixture.run.clone(), project.settings(), name.clone());
         let task = tokio::spawn(async move { run.create_services_told(of, settings, listener).await });
-        Self { name, task, warnings }
+        Self { name, task, warnings, _project: project }
     }
 
     /// What the user was warned of up to now.

@@ -22,7 +22,7 @@ exec $real "$@"
 async fn ends_late(fixture: &Fixture, code: u8) -> Result<Vec<(String, Sandbox)>> {
     let creation = Creation::begin(
         fixture,
-        &Project::new(&format!(
+        Project::new(&format!(
             "services:\n  seed:\n    build: image\n    command: sh -c 'until test -e /go; do sleep 0.1; done; echo over; exit {code}'\n  \
              default: {{build: image, command: sleep infinity}}\n  web:\n    build: image\n    command: sleep infinity\n    \
              healthcheck: {{test: [CMD, test, -e, /go], interval: 1s, retries: 60}}\n"
