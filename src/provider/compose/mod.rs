@@ -27,6 +27,9 @@ use super::sandbox::Sandbox;
 /// The image of the sandbox around the services.
 pub(super) const IMAGE: &str = "docker:28.3.3-dind";
 
+/// How often commands are to be made possible in containers that are restarted at each time.
+const TRIES: u32 = 3;
+
 /// Why services did not start.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -85,20 +88,26 @@ async fn start_on_engine(
     }
     progress("docker compose up");
     let containers = up::up(machine, plan).await?;
-    let mut choice = Choice::of(plan, &containers)?;
+    let names: Vec<&str> = plan.services.iter().map(|service| service.name.as_str()).collect();
+    let choose = |containers: &[containers::Container]| Choice::of(&plan.default, &names, containers);
+    let mut choice = choose(&containers)?;
     let mut entered = BTreeMap::new();
     for chosen in &choice.services {
         entered.insert(chosen.id.clone(), machine.in_container(&chosen.service, &chosen.id)?);
     }
+    let mut tries = 1;
     while let Err(error) = machine.enter_containers(choice.awake().filter_map(|id| entered.get(id))).await {
-        // one that may end may have ended since the last look
-        let later = Choice::of(plan, &up::look(machine).await?)?;
+        // one that may end may have ended since the last look, or been started again since it did
+        let now = up::look(machine).await?;
+        let later = choose(&now)?;
         let before: Vec<_> = choice.awake().collect();
         let is_less = later.awake().count() < before.len() && later.awake().all(|id| before.contains(&id));
-        if !is_less {
+        let is_restless = now.iter().any(|container| container.is_restless(&containers));
+        if !is_less && !(is_restless && tries < TRIES) {
             return Err(error);
         }
         choice = later;
+        tries += 1;
     }
     let of_its_container = |chosen: choice::Chosen| Some((chosen.service, entered.remove(&chosen.id)?));
     Ok((choice.services.into_iter().filter_map(of_its_container).collect(), choice.warnings))

@@ -83,21 +83,24 @@ pub(super) async fn up(machine: &Sandbox, plan: &ComposeProject) -> Result<Vec<C
     let mut earlier = Vec::new();
     loop {
         let containers = look(machine).await?;
-        let unsettled = |container: &&Container| {
-            container.progress() == Progress::Starting || container.is_restless(&earlier)
-        };
-        if !containers.iter().any(|container| unsettled(&container)) {
+        let unsettled = unsettled(&containers, &earlier);
+        if unsettled.is_empty() {
             return Ok(containers);
         }
         if began.elapsed() > patience {
-            // one that keeps ending may run at this moment
-            let culprits: Vec<_> = containers.iter().filter(unsettled).collect();
-            return Err(describe(machine, overdue(patience), &culprits).await);
+            return Err(describe(machine, overdue(patience), &unsettled).await);
         }
         earlier = containers;
         sleep(wait).await;
         wait = (wait * 3 / 2).min(LOOK.1);
     }
+}
+
+/// The containers that may still become ready. One that keeps ending may run at this moment.
+fn unsettled<'a>(containers: &'a [Container], earlier: &[Container]) -> Vec<&'a Container> {
+    let is_unsettled =
+        |container: &&Container| container.progress() == Progress::Starting || container.is_restless(earlier);
+    containers.iter().filter(is_unsettled).collect()
 }
 
 /// How every container is now.
@@ -231,4 +234,53 @@ fn shown(outcome: &RawOutcome) -> String {
     let text = text.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n");
     let skipped = text.chars().count().saturating_sub(SHOWN);
     text.chars().skip(skipped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::exec::Stream;
+
+    fn outcome(timed_out: bool) -> RawOutcome {
+        let stdout = Stream { tail: b"step 7\n".to_vec(), truncated: false };
+        RawOutcome { returncode: 137, stdout, stderr: Stream::default(), timed_out }
+    }
+
+    #[test]
+    fn a_deadline_that_passed_is_told_from_a_failure_and_shows_what_was_said() {
+        assert!(!succeeded(&RawOutcome { returncode: 0, ..outcome(true) }));
+        let built = not_built(&outcome(true));
+        assert_eq!(built, "docker compose build took longer than an hour. Its output ends with:\nstep 7");
+        assert!(not_built(&outcome(false)).starts_with("docker compose build failed"));
+        assert_eq!(not_up(&outcome(true)), "docker compose up did not end in time: step 7");
+        assert_eq!(not_up(&outcome(false)), "docker compose up failed: step 7");
+        assert_eq!(overdue(START), "a service was not ready within 600 s");
+    }
+
+    #[test]
+    fn a_service_that_was_not_ready_in_time_is_named_also_if_it_runs_at_that_moment() {
+        let container = |service: &str, state: &str, restarts: u32| {
+            let labels = format!(r#"{{"com.docker.compose.service": "{service}"}}"#);
+            format!(
+                r#"{{"Id": "{service}", "Config": {{"Labels": {labels}}}, "State": {state}, "RestartCount": {restarts}}}"#
+            )
+        };
+        let at = |restarts| {
+            let running = r#"{"Status": "running"}"#;
+            let checked = r#"{"Status": "running", "Health": {"Status": "starting"}}"#;
+            let all = [
+                container("ready", running, 0),
+                container("crashing", running, restarts),
+                container("slow", checked, 0),
+            ];
+            containers::read(&format!("[{}]", all.join(","))).unwrap()
+        };
+        let now = at(4);
+        let described: Vec<_> = unsettled(&now, &at(3)).into_iter().map(Container::describe).collect();
+        assert_eq!(
+            described,
+            ["service crashing runs again (restarted 4 times)", "service slow runs but is starting"]
+        );
+        assert_eq!(unsettled(&now, &at(4)).len(), 1);
+    }
 }

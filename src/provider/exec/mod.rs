@@ -13,6 +13,8 @@ use bytes::Bytes;
 
 use self::answer::{Ended, Until};
 pub(super) use self::command::RawOutcome;
+#[cfg(test)]
+pub(super) use self::command::Stream;
 pub use self::command::{Command, Outcome};
 use self::command::{INLINE_OUTPUT, refused, start, validate};
 use super::sandbox::Sandbox;

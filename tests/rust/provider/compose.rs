@@ -9,6 +9,7 @@ mod engine;
 mod failures;
 mod isolation;
 mod project;
+mod scripted;
 mod snapshots;
 
 use inspect_daytona::ErrorKind;

@@ -1,7 +1,7 @@
 //! Services that end just before commands are to run in them.
 
-use inspect_daytona::provider::Sandbox;
-use inspect_daytona::{ErrorKind, Result};
+use inspect_daytona::ErrorKind;
+use inspect_daytona::shim::protocol::quote;
 
 use super::creation::Creation;
 use super::project::{Project, daytona, nothing_is_left, possible};
@@ -18,28 +18,25 @@ fi
 exec $real "$@"
 "#;
 
-/// Creates a project whose service `seed` ends with `code` after the last look at the services.
-async fn ends_late(fixture: &Fixture, code: u8) -> Result<Vec<(String, Sandbox)>> {
-    let creation = Creation::begin(
-        fixture,
-        Project::new(&format!(
-            "services:\n  seed:\n    build: image\n    command: sh -c 'until test -e /go; do sleep 0.1; done; echo over; exit {code}'\n  \
-             default: {{build: image, command: sleep infinity}}\n  web:\n    build: image\n    command: sleep infinity\n    \
-             healthcheck: {{test: [CMD, test, -e, /go], interval: 1s, retries: 60}}\n"
-        )),
-    );
-    // web is not ready before this
-    let install = format!(
-        "printf %s '{}' >/usr/local/bin/docker && chmod 755 /usr/local/bin/docker",
-        WRAPPER.replace('\'', "'\\''")
-    );
+/// Begins a project whose service `seed` ends with `code` as soon as its file `/go` is there. All is ready then, and
+/// `docker` is the script `wrapper`.
+pub(crate) async fn begin(fixture: &Fixture, wrapper: &str, code: u8) -> Creation {
+    let project = Project::new(&format!(
+        "services:\n  seed:\n    build: image\n    command: sh -c 'until test -e /go; do sleep 0.1; done; echo over; exit {code}'\n  \
+         default: {{build: image, command: sleep infinity}}\n  web:\n    build: image\n    command: sleep infinity\n    \
+         healthcheck: {{test: [CMD, test, -e, /go], interval: 1s, retries: 60}}\n"
+    ));
+    let creation = Creation::begin(fixture, project);
+    let docker = "/usr/local/bin/docker";
+    let install = format!("printf %s {} >{docker} && chmod 755 {docker}", quote(wrapper));
     creation.until_in_machine(fixture, &install).await;
-    let of = |service: &str| {
+    let id = |service: &str| {
         format!("$(/usr/bin/docker ps --quiet --filter label=com.docker.compose.service={service} | grep .)")
     };
-    creation.until_in_machine(fixture, &format!("test -n {}", of("seed"))).await;
-    creation.until_in_machine(fixture, &format!("/usr/bin/docker exec {} touch /go", of("web"))).await;
-    creation.task.await.unwrap()
+    creation.until_in_machine(fixture, &format!("test -n {}", id("seed"))).await;
+    // web is not ready before this
+    creation.until_in_machine(fixture, &format!("/usr/bin/docker exec {} touch /go", id("web"))).await;
+    creation
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +45,7 @@ async fn a_service_that_has_run_to_its_end_at_the_last_moment_is_no_environment(
         return;
     }
     let fixture = daytona().await;
-    let services = ends_late(&fixture, 0).await.unwrap();
+    let services = begin(&fixture, WRAPPER, 0).await.task.await.unwrap().unwrap();
     let names: Vec<_> = services.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["default", "web"]);
     for (_, service) in &services {
@@ -63,7 +60,7 @@ async fn a_service_that_fails_at_the_last_moment_tells_its_exit_code_and_last_wo
         return;
     }
     let fixture = daytona().await;
-    let error = ends_late(&fixture, 3).await.expect_err("a service failed");
+    let error = begin(&fixture, WRAPPER, 3).await.error().await;
     nothing_is_left(&fixture, 1).await;
     assert_eq!(error.kind(), ErrorKind::CreationFailed, "{error}");
     let text = error.to_string();

@@ -9,12 +9,12 @@ use crate::fixture::output;
 const KILL: &str = "pkill -KILL -x dockerd";
 
 /// A build that goes on until something ends it.
-const LONG_BUILD: &str = "services:\n  default:\n    command: sleep infinity\n    build:\n      context: image\n      \
+pub(crate) const LONG_BUILD: &str = "services:\n  default:\n    command: sleep infinity\n    build:\n      context: image\n      \
                           dockerfile_inline: |\n        FROM scratch\n        COPY busybox /bin/busybox\n        \
                           RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n        RUN sleep 600 || true\n  \
                           web: {build: image, command: sleep infinity}\n";
 /// A service that is never healthy, which nobody waits for but us.
-const NEVER_HEALTHY: &str = "services:\n  default: {build: image, command: sleep infinity}\n  web:\n    build: image\n    \
+pub(crate) const NEVER_HEALTHY: &str = "services:\n  default: {build: image, command: sleep infinity}\n  web:\n    build: image\n    \
                              command: sleep 600\n    healthcheck: {test: [CMD, 'false'], interval: 1s, retries: 1000}\n";
 
 #[tokio::test(flavor = "multi_thread")]

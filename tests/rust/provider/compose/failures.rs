@@ -1,11 +1,7 @@
 //! What keeps services from starting: its message, and that no sandbox is left.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-
-use inspect_daytona::local::control::{DockerChoice, ImageSource, LocalOptions};
+use inspect_daytona::local::control::{DockerChoice, LocalOptions};
 use inspect_daytona::{Error, ErrorKind};
-use serde_json::json;
 
 use super::project::{Project, daytona, nothing_is_left, possible};
 use crate::fixture::Fixture;
@@ -96,76 +92,6 @@ async fn a_port_that_two_services_want_is_named() {
     let text = failure(daytona().await, &project).await.to_string();
     assert!(text.contains("docker compose up failed") && text.contains("8080"), "{text}");
     assert!(text.contains("allocated") || text.contains("already in use"), "{text}");
-}
-
-/// A root file system whose Docker Engine is a script.
-fn with_engine(script: &str) -> tempfile::TempDir {
-    let root = tempfile::tempdir_in("/var/tmp").unwrap();
-    for directory in ["bin", "etc", "tmp", "var/log", "var/tmp", "usr/bin"] {
-        std::fs::create_dir_all(root.path().join(directory)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
-    for name in
-        ["sh", "id", "tail", "sleep", "date", "grep", "cat", "setsid", "mkdir", "cp", "chmod", "rm", "tar"]
-    {
-        std::os::unix::fs::symlink("busybox", root.path().join("bin").join(name)).unwrap();
-    }
-    let docker = "#!/bin/sh\n[ \"$1\" = compose ]\n";
-    for (path, text) in [("usr/bin/dockerd", script), ("usr/bin/docker", docker)] {
-        let path = root.path().join(path);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    root
-}
-
-async fn daytona_of(root: &Path) -> Fixture {
-    let images = [("docker:28.3.3-dind".to_owned(), ImageSource::Directory(root.to_owned()))];
-    let options =
-        LocalOptions { docker: DockerChoice::Off, images: images.into(), ..LocalOptions::default() };
-    Fixture::with(options).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_dies_is_tried_in_one_more_sandbox_and_then_shows_its_log() {
-    if !possible() {
-        return;
-    }
-    let project = Project::new("services: {default: {image: 'a:1'}, web: {image: 'b:1'}}");
-    for (script, reason) in [
-        ("#!/bin/sh\necho failed to start daemon: no luck\nexit 1\n", "ended with exit code 1"),
-        (
-            "#!/bin/sh\necho mkdir /sys/fs/cgroup/init: read-only file system\nexec sleep 60\n",
-            "its control groups are read-only",
-        ),
-    ] {
-        let root = with_engine(script);
-        let fixture = daytona_of(root.path()).await;
-        let error = project.create(&fixture).await.expect_err("it must not start");
-        nothing_is_left(&fixture, 2).await;
-        let text = error.to_string();
-        assert!(text.contains("Two sandboxes could not run a Docker Engine"), "{text}");
-        assert!(text.contains(reason), "{text}");
-        assert!(text.contains(script.lines().nth(1).unwrap().trim_start_matches("echo ")), "{text}");
-        fixture.finish().await;
-    }
-}
-
-/// A key that may not delete, say.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_dies_is_not_tried_again_beside_a_sandbox_that_cannot_be_deleted() {
-    if !possible() {
-        return;
-    }
-    let root = with_engine("#!/bin/sh\necho no luck\nexit 1\n");
-    let fixture = daytona_of(root.path()).await;
-    fixture.fault("DELETE", "/api/sandbox/*", 1, json!({"kind": "status", "status": 403})).await;
-    let project = Project::new("services: {default: {image: 'a:1'}, web: {image: 'b:1'}}");
-    let text = project.create(&fixture).await.expect_err("it must not start").to_string();
-    assert_eq!(fixture.run.counts().created, 1);
-    assert!(text.contains("no luck") && text.contains("could not be deleted"), "{text}");
-    assert!(!text.contains("Two sandboxes"), "{text}");
-    fixture.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
