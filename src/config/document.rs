@@ -104,8 +104,11 @@ impl Document {
             Source::Model(json) => {
                 let file = "compose model".to_owned();
                 let root = json::parse(json).map_err(|problem| problem.into_error(&file))?;
-                let content = Content::Model(root, json.contains(['$', '\\']));
-                Ok(Self { file, directory: context.directory.to_path_buf(), content })
+                Ok(Self {
+                    file,
+                    directory: context.directory.to_path_buf(),
+                    content: Content::Model(root, json.contains(['$', '\\'])),
+                })
             }
             Source::Settings(json) => {
                 let file = "Daytona settings".to_owned();

@@ -23,7 +23,8 @@ use crate::config::{ComposeProject, ImageSource, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::compose::{Project, Projects};
 use files::ContextFiles;
-use recipe::{Recipe, from, of_image, recipe};
+pub(super) use recipe::from;
+use recipe::{Recipe, of_image, recipe};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;

@@ -107,7 +107,7 @@ fn is_pinned(image: &str) -> bool {
 }
 
 /// A build that adds nothing to an image.
-pub(super) fn from(image: &str) -> BuildInfo {
+pub(in crate::provider) fn from(image: &str) -> BuildInfo {
     BuildInfo { dockerfile_content: format!("FROM {image}\n"), ..BuildInfo::default() }
 }
 
