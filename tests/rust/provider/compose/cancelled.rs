@@ -7,7 +7,7 @@ use super::creation::Creation;
 use super::endings;
 use super::engine::{LONG_BUILD, NEVER_HEALTHY};
 use super::project::{IDLE, Project, daytona, nothing_is_left, possible};
-use super::scripted::{ANY, daytona_of, put_script, with_engine};
+use super::scripted::{ANY, daytona_of, with_engine};
 use crate::fixture::{Fixture, until};
 
 /// A service that another one waits for in vain.
@@ -16,7 +16,7 @@ const IN_VAIN: &str = "services:\n  default:\n    build: image\n    command: sle
                        healthcheck: {test: [CMD, 'false'], interval: 1s, retries: 1000}\n";
 /// Longer than any test waits.
 const LONG: u64 = 600_000;
-const SANDBOX: &str = "GET /api/sandbox/{sandboxIdOrName}";
+const SANDBOX: &str = "GET /api/sandbox/{sandbox}";
 const UPLOAD: &str = "POST /toolbox/{sandbox}/files/bulk-upload";
 
 /// Gives a creation up, as a sample that is cancelled does, and sees that its machines go by themselves.
@@ -83,11 +83,13 @@ async fn services_given_up_while_files_are_sent_leave_no_machine() {
         arrived(&fixture, UPLOAD, upload).await;
         give_up(fixture, creation, 1).await;
     }
-    // the project is being unpacked
-    let root = with_engine("#!/bin/sh\nexec sleep 600\n");
-    put_script(root.path(), "bin/tar", "#!/bin/sh\nexec sleep 777\n");
-    let fixture = daytona_of(root.path()).await;
-    let creation = Creation::begin(&fixture, Project::new(ANY));
+    // the project is being unpacked, by a program that takes its time
+    let fixture = daytona().await;
+    fixture.delay("POST", "/toolbox/*/files/bulk-upload", 0).await;
+    fixture.delay("POST", "/toolbox/*/files/bulk-upload", 5000).await;
+    let creation = Creation::begin(&fixture, Project::new(IDLE));
+    let slow = "printf '#!/bin/sh\nexec sleep 777\n' >/usr/local/bin/tar && chmod 755 /usr/local/bin/tar";
+    creation.until_in_machine(&fixture, slow).await;
     creation.until_runs(&fixture, "sleep 777").await;
     give_up(fixture, creation, 1).await;
 }
@@ -140,7 +142,7 @@ async fn services_given_up_on_their_second_machine_leave_neither() {
     let creation = Creation::begin(&fixture, Project::new(ANY));
     creation.machine(&fixture).await;
     creation.until_in_machine(&fixture, "touch /tmp/go").await;
-    arrived(&fixture, "DELETE /api/sandbox/{sandboxIdOrName}", 1).await;
+    arrived(&fixture, "DELETE /api/sandbox/{sandbox}", 1).await;
     give_up(fixture, creation, 1).await;
 }
 
@@ -171,7 +173,7 @@ async fn a_machine_that_is_killed_while_services_start_is_told_as_such() {
     let error = creation.error().await;
     assert_eq!(error.kind(), ErrorKind::SandboxUnavailable, "{error}");
     let text = error.to_string();
-    assert!(text.contains(&name) && text.contains("TODO"), "{text}");
+    assert!(text.contains(&name) && text.contains("it is stopped"), "{text}");
     nothing_is_left(&fixture, 1).await;
     fixture.finish().await;
 }

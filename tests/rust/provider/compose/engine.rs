@@ -1,10 +1,11 @@
-//! A Docker Engine that dies while services start.
+//! The Docker Engine of the machine: started by somebody else, without a packet filter, dying while services start.
 
 use inspect_daytona::ErrorKind;
+use inspect_daytona::api::snapshot::CreateSnapshot;
 
 use super::creation::Creation;
-use super::project::{Project, daytona, nothing_is_left, possible};
-use crate::fixture::output;
+use super::project::{IDLE, Project, daytona, in_machine, nothing_is_left, possible};
+use crate::fixture::{Fixture, output, until};
 
 const KILL: &str = "pkill -KILL -x dockerd";
 
@@ -70,6 +71,69 @@ async fn an_engine_that_dies_in_two_sandboxes_fails_the_sample_with_its_log() {
     let text = error.to_string();
     for part in ["Docker Engine died", "exit code 137", "API listen on", "Two sandboxes could not run"] {
         assert!(text.contains(part), "{part}: {text}");
+    }
+    fixture.finish().await;
+}
+
+/// A Daytona with the snapshot `own`, which starts `script` with each machine.
+async fn with_entrypoint(script: &str) -> (Fixture, Project) {
+    let fixture = daytona().await;
+    let own = CreateSnapshot {
+        name: "own".to_owned(),
+        image_name: Some("docker:28.3.3-dind".to_owned()),
+        entrypoint: Some(["/bin/sh", "-c", script].map(str::to_owned).to_vec()),
+        ..CreateSnapshot::default()
+    };
+    fixture.client.snapshots().create(&own).await.unwrap();
+    (fixture, Project::new(&format!("{IDLE}x-daytona: {{snapshot: own}}\n")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_the_machine_starts_itself_is_the_only_one() {
+    if !possible() {
+        return;
+    }
+    let early = "exec dockerd";
+    // when ours answers
+    let late = "until docker version; do sleep 0.1; done; dockerd; touch /tmp/ended; exec sleep infinity";
+    for script in [early, late] {
+        let (fixture, project) = with_entrypoint(script).await;
+        if script == early {
+            // it has its time
+            fixture.delay("POST", "/toolbox/*/files/bulk-upload", 3000).await;
+        }
+        let services = project.create(&fixture).await.unwrap();
+        let service = &services[1].1;
+        assert_eq!(output(service, "echo here").await, "here\n");
+        let log = in_machine(&fixture, service, "ls /var/log/inspect-daytona-dockerd.log 2>/dev/null").await;
+        assert_eq!(log.is_empty(), script == early, "{script}: {log}");
+        if script == late {
+            let ended = "test -e /tmp/ended && echo ended";
+            until("the second one ends", async || in_machine(&fixture, service, ended).await == "ended\n")
+                .await;
+        }
+        assert_eq!(in_machine(&fixture, service, "pgrep -c -x dockerd").await, "1\n", "{script}");
+        fixture.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_filter_that_takes_no_rules_is_warned_of() {
+    if !possible() {
+        return;
+    }
+    // the Engine's own rules are for other chains
+    let script = "for name in iptables ip6tables; do \
+                  printf '#!/bin/sh\ncase \"$*\" in *INPUT*) exit 4 ;; esac\nexec /usr/sbin/%s \"$@\"\n' $name >/usr/local/sbin/$name; \
+                  chmod 755 /usr/local/sbin/$name; done; exec sleep infinity";
+    let (fixture, project) = with_entrypoint(script).await;
+    // it has its time
+    fixture.delay("POST", "/toolbox/*/files/bulk-upload", 3000).await;
+    let (services, warnings) = project.create_told(&fixture).await;
+    services.unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, part) in warnings.iter().zip(["that have a network reach the toolbox", "with IPv6 reach"]) {
+        assert!(warning.contains(part), "{warning}");
     }
     fixture.finish().await;
 }

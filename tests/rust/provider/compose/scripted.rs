@@ -21,8 +21,8 @@ pub(crate) fn with_engine(script: &str) -> tempfile::TempDir {
     }
     std::fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
     for name in [
-        "sh", "id", "ls", "tr", "touch", "test", "tail", "sleep", "date", "grep", "cat", "setsid", "mkdir",
-        "cp", "chmod", "rm", "tar",
+        "sh", "id", "tr", "touch", "tail", "sleep", "date", "grep", "cat", "setsid", "mkdir", "cp", "chmod",
+        "rm", "tar",
     ] {
         std::os::unix::fs::symlink("busybox", root.path().join("bin").join(name)).unwrap();
     }
@@ -34,11 +34,9 @@ pub(crate) fn with_engine(script: &str) -> tempfile::TempDir {
 }
 
 /// Makes a script a program of the root file system.
-pub(crate) fn put_script(root: &Path, path: &str, text: &str) {
+fn put_script(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // one that is there may be a link to all others
-    let _none = std::fs::remove_file(&path);
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
