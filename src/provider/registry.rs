@@ -33,8 +33,14 @@ pub(super) struct Entry {
     pub(super) expires: bool,
     /// The account's limits refused it, so that it holds nothing of them; its creation may ask again.
     pub(super) refused: bool,
-    /// Once it is deleted, another one is created under its name, unless it is doomed by then.
-    pub(super) replaced: bool,
+    successor: Successor,
+}
+
+/// Whether another sandbox is created under the name of one that is deleted, unless it is doomed by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Successor {
+    None,
+    Another,
 }
 
 impl Entry {
@@ -46,7 +52,7 @@ impl Entry {
             doomed: false,
             expires: false,
             refused: false,
-            replaced: false,
+            successor: Successor::None,
         }
     }
 }
@@ -155,7 +161,9 @@ impl Registry {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(name) else { return false };
         // what stays needs the name
-        entry.replaced &= !matches!(phase, Phase::Left(_));
+        if matches!(phase, Phase::Left(_)) {
+            entry.successor = Successor::None;
+        }
         entry.phase = phase;
         drop(entries);
         self.changed.notify_waiters();
@@ -177,7 +185,7 @@ impl Registry {
     /// between, in which giving it up, or the end of the run, would not be noticed.
     pub(super) fn set_replaced(&self, name: &str) {
         if let Some(entry) = self.entries().get_mut(name) {
-            entry.replaced = true;
+            entry.successor = Successor::Another;
         }
     }
 
@@ -185,7 +193,7 @@ impl Registry {
     pub(super) fn remove(&self, name: &str, deleted: bool) {
         let mut entries = self.entries();
         let removed = entries.remove(name);
-        if removed.as_ref().is_some_and(|entry| entry.replaced && !entry.doomed) {
+        if removed.as_ref().is_some_and(|entry| entry.successor == Successor::Another && !entry.doomed) {
             entries.insert(name.to_owned(), Entry::new());
         }
         drop(entries);

@@ -58,8 +58,8 @@ const CONSEQUENCE: &str = "reach the toolbox of the sandbox around them, which c
 /// The bridges that the project's networks name, as [`FENCE`] takes them.
 pub(super) fn bridges(model: &Value) -> String {
     let networks = model.get("networks").and_then(Value::as_object).into_iter().flat_map(Map::values);
-    let named = networks.filter_map(|network| network.get("driver_opts")?.get(BRIDGE)?.as_str());
-    let names: BTreeSet<_> = named.map(|name| name.replace("$$", "$")).collect();
+    let written = networks.filter_map(|network| network.get("driver_opts")?.get(BRIDGE)?.as_str());
+    let names: BTreeSet<_> = written.map(|name| name.replace("$$", "$")).collect();
     // Linux refuses the others
     let possible = |name: &String| {
         name.len() <= LONGEST

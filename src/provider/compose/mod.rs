@@ -103,7 +103,8 @@ async fn start_on_engine(
         let before: Vec<_> = choice.awake().collect();
         let is_less = later.awake().count() < before.len() && later.awake().all(|id| before.contains(&id));
         let is_restless = now.iter().any(|container| container.is_restless(&containers));
-        if !is_less && !(is_restless && tries < TRIES) {
+        let may_help = is_less || (is_restless && tries < TRIES);
+        if !may_help {
             return Err(error);
         }
         choice = later;
