@@ -123,10 +123,11 @@ impl Run {
         self.create_services_told(name, settings, Listener::default()).await
     }
 
-    /// Creates the sandbox `name` (see [`sandbox_name`](super::names::sandbox_name)) and prepares it for commands. Returns its services by
-    /// name, the default one first: the sandbox itself, or the containers in it. `listener` is told what happens.
+    /// Creates the sandbox `name` (see [`sandbox_name`](super::names::sandbox_name)) and prepares it for commands.
+    /// Returns its services by name, the default one first: the sandbox itself, or the containers in it. `listener` is
+    /// told what happens.
     ///
-    /// The work goes on if the future is dropped, and ends with the sandbox deleted.
+    /// The sandbox is given up if the future is dropped, as by [`Run::abandon`].
     ///
     /// # Errors
     ///
