@@ -11,7 +11,7 @@ use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
-use super::{model, multi};
+use super::{model, multi, network, storage};
 
 /// Reads an interpolated compose file.
 pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
@@ -47,6 +47,12 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         networks: section("networks")?,
         volumes: section("volumes")?,
     };
+    if let Some(networks) = around.networks {
+        network::check(&mut reading, networks)?;
+    }
+    if let Some(volumes) = around.volumes {
+        storage::check_volumes(&mut reading, volumes)?;
+    }
     let mut local = Vec::new();
     let mut read = Vec::new();
     let mut asked = Asked::default();

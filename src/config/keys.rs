@@ -1,5 +1,11 @@
 //! Every key of a compose file and what becomes of it. The tables of `docs/configuration.md` are held against these.
 
+mod mounts;
+mod networks;
+
+pub use mounts::{BIND, IMAGE, IN_MEMORY, MOUNT, NAMED, VOLUME};
+pub use networks::{MEMBERSHIP, NETWORK, PORT};
+
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -71,9 +77,9 @@ pub const TOP: &[Key] = &[
     key("version", Satisfied, Satisfied, "obsolete in Compose too"),
     key(
         "volumes",
-        Satisfied,
         Honoured,
-        "a single service's named volumes are its own disk; external ones are refused",
+        Honoured,
+        "a single service's are directories of its own disk; external ones are refused",
     ),
 ];
 

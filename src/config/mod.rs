@@ -41,6 +41,7 @@ mod service;
 mod source;
 mod storage;
 mod suggest;
+mod tmpfs;
 mod units;
 mod values;
 mod yaml;

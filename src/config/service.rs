@@ -7,7 +7,7 @@ use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::units::{argv, bytes};
-use super::{build, environment, healthcheck, network, resources, storage};
+use super::{build, environment, healthcheck, network, resources, storage, tmpfs};
 
 /// The rest of the file, as far as a service refers to it.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,9 @@ pub(crate) fn read(
     let text = |key: &str| -> Read<Option<String>> {
         Ok(service.get(key).map(|node| node.name(key)).transpose()?.map(str::to_owned))
     };
-    let mut tmpfs = storage::tmpfs(service)?;
-    tmpfs.extend(storage::volumes(reading, service, name, around.volumes, local)?);
+    let mut tmpfs = tmpfs::short(service)?;
+    let mounts = storage::volumes(reading, service, name, around.volumes, local)?;
+    tmpfs.extend(mounts.tmpfs);
     let asked = resources::read(reading, service)?;
     let service = Service {
         name: name.to_owned(),
@@ -56,7 +57,7 @@ pub(crate) fn read(
         healthcheck: healthcheck::read(reading, service)?,
         network: network::access(reading, service, around.networks)?,
         resources: asked.whole(),
-        ports: network::ports(service)?,
+        ports: network::ports(reading, service)?,
         // Docker reads 0 as its default.
         shm_size: service
             .get("shm_size")
@@ -64,6 +65,7 @@ pub(crate) fn read(
             .transpose()?
             .filter(|size| *size > 0),
         tmpfs,
+        volumes: mounts.directories,
         labels: environment::labels(reading, service)?,
         ulimits: storage::ulimits(service)?,
     };

@@ -15,7 +15,8 @@ const LARGEST_SIZE: f64 = 9e15;
 /// any case, after at most one space.
 pub(crate) fn bytes(node: &Node, key: &str) -> Read<u64> {
     let text = node.text(key)?;
-    parse_bytes(text).ok_or_else(|| {
+    let number = node.plain_integer().map(|number| number.to_string());
+    parse_bytes(number.as_deref().unwrap_or(text)).ok_or_else(|| {
         let message = format!("`{key}` must be a size such as 512m or 2g, not `{text}`");
         node.problem(message)
     })
