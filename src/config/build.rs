@@ -106,7 +106,12 @@ fn build(
             Some(node) => Variables(pairs(node, "args", &|name| (reading.lookup)(name))?),
             None => Variables::default(),
         },
-        target: mapping.get("target").map(|node| node.name("target")).transpose()?.map(str::to_owned),
+        target: mapping
+            .get("target")
+            .map(|node| node.text("target"))
+            .transpose()?
+            .filter(|target| !target.is_empty())
+            .map(str::to_owned),
         no_cache: flag(mapping, "no_cache")?,
         pull: flag(mapping, "pull")?,
     }))

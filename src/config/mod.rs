@@ -10,6 +10,7 @@
 
 mod allow_list;
 mod build;
+mod command_line;
 mod compose;
 pub mod context;
 pub mod dockerfile;
