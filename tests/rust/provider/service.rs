@@ -227,9 +227,7 @@ async fn options_of_a_mount_hold_over_dockers_own() {
         Ok(sandbox) => {
             assert_eq!(output(&sandbox, "stat -c '%u %a' /mnt").await, "7 750\n");
             let options = output(&sandbox, "grep ' /mnt ' /proc/mounts").await;
-            let has = |options: &str, wanted: &str| {
-                options.split([' ', ',']).any(|option| option == wanted)
-            };
+            let has = |options: &str, wanted: &str| options.split([' ', ',']).any(|option| option == wanted);
             assert!(["nosuid", "nodev", "noatime"].iter().all(|wanted| has(&options, wanted)), "{options}");
             assert!(!has(&options, "noexec"), "{options}");
             assert!(has(&output(&sandbox, "grep ' /opt ' /proc/mounts").await, "noexec"));
@@ -246,7 +244,10 @@ async fn volumes_are_directories_that_keep_what_the_image_has() {
     let volumes = [format!("{directory}/deep/data"), "/usr/share".to_owned(), format!("{directory}/a b")];
     let service = json!({"image": IMAGE, "volumes": volumes, "user": "root", "working_dir": directory});
     let sandbox = sandbox(&fixture, service).await.unwrap();
-    assert_eq!(output(&sandbox, "stat -c '%U %a %n' deep/data 'a b'").await, "root 755 deep/data\nroot 755 a b\n");
+    assert_eq!(
+        output(&sandbox, "stat -c '%U %a %n' deep/data 'a b'").await,
+        "root 755 deep/data\nroot 755 a b\n"
+    );
     assert_ne!(output(&sandbox, "ls /usr/share").await, "");
     fixture.finish().await;
 }
