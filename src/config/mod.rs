@@ -43,6 +43,7 @@ mod source;
 mod storage;
 mod suggest;
 mod tmpfs;
+mod typed;
 mod units;
 mod values;
 mod yaml;
