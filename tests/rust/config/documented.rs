@@ -8,7 +8,7 @@ use inspect_daytona::config::keys::{
     SERVICE, TOP, VOLUME,
 };
 use inspect_daytona::config::{Context, MemoryFiles, SETTINGS, Source, load};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The sections of a file by their headings.
 const TABLES: [(&str, &[Key]); 14] = [
@@ -53,6 +53,34 @@ fn every_key_of_inspects_models_is_decided() {
             let name = name.as_str().unwrap();
             assert!(table.iter().any(|key| key.name == name), "`{name}` of {section} is not decided");
         }
+    }
+}
+
+#[test]
+fn every_key_of_inspects_resources_is_read() {
+    let path = super::golden::fixtures().join("inspect-compose-fields.json");
+    let fields: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let deploy = |section: &str, keys: Value| match section {
+        "resources" => keys,
+        "device" => json!({ "reservations": { "devices": [keys] } }),
+        other => json!({ other: keys }),
+    };
+    for section in ["resources", "limits", "reservations", "device"] {
+        let names = fields[section].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+        let mut keys: serde_json::Map<_, _> = names.map(|name| (name.to_owned(), Value::Null)).collect();
+        assert!(keys.len() >= 2, "{section}");
+        if section == "device" {
+            keys.insert("capabilities".to_owned(), json!(["gpu"]));
+        }
+        let service = json!({ "image": "a", "deploy": { "resources": deploy(section, keys.into()) } });
+        let model = json!({ "services": { "default": service } }).to_string();
+        let context = Context {
+            directory: Path::new("/project"),
+            environment: &|_| None,
+            metadata: &BTreeMap::new(),
+            files: &MemoryFiles::default(),
+        };
+        load(&Source::Model(model), &context).unwrap_or_else(|error| panic!("{section}: {error}"));
     }
 }
 
