@@ -11,7 +11,7 @@ use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
-use super::{model, multi, network, resources, storage};
+use super::{build, model, multi, network, resources, storage};
 
 /// Reads an interpolated compose file.
 pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
@@ -170,6 +170,12 @@ fn single(
             &entry.place,
             format!("the service `{}` needs `image` or `build`", entry.key),
         ));
+    }
+    if service.command.is_some()
+        && service.entrypoint.is_none()
+        && let ImageSource::Build(image) = &service.image
+    {
+        service.image_entrypoint = build::entrypoint(reading, image);
     }
     Ok(laid_over(service, settings))
 }

@@ -52,6 +52,7 @@ pub(crate) fn read(
         image: build::image(reading, service, name, local)?,
         command: service.get("command").map(|node| argv(reading, node, "command")).transpose()?,
         entrypoint: service.get("entrypoint").map(|node| argv(reading, node, "entrypoint")).transpose()?,
+        image_entrypoint: None,
         environment: environment::read(reading, service)?,
         // `${UID}:${GID}` without either
         user: text("user")?.filter(|user| user != ":"),

@@ -14,6 +14,7 @@ use crate::api::snapshot::SnapshotState;
 use crate::client::{Client, Credentials};
 use crate::config::{
     ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+    XDaytona,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,9 +102,11 @@ impl Settings {
         &self.plan.warnings
     }
 
-    /// How long the creation may take, from the request until the sandbox has started.
+    /// How long the sandbox may take to start once the server has taken the request: `timeout`, and what the task allows
+    /// for a wait for a free machine.
     pub(super) fn timeout(&self) -> Duration {
-        self.plan.settings.timeout
+        let XDaytona { timeout, queue_timeout, .. } = &self.plan.settings;
+        *timeout + Duration::from_secs(60 * u64::from(queue_timeout.unwrap_or_default()))
     }
 
     /// Who runs commands that name no user; the toolbox's own user where absent.
