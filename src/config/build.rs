@@ -79,7 +79,8 @@ fn build(
         }
         (None, Some(inline)) => DockerfileSource::Inline(inline.name("dockerfile_inline")?.to_owned()),
         (file, None) => {
-            let written = file.map(|node| node.name("dockerfile")).transpose()?.unwrap_or("Dockerfile");
+            let written = file.map(|node| node.text("dockerfile")).transpose()?.unwrap_or_default();
+            let written = if written.is_empty() { "Dockerfile" } else { written };
             let path = super::files::normalize(&context.join(written));
             if !matches!(reading.context.files.kind(&path), Ok(FileKind::File { .. })) {
                 return Err(file

@@ -178,9 +178,17 @@ fn check_dependencies(service: &Mapping, around: Surroundings<'_>) -> Read<()> {
         Err(node.problem(format!("`depends_on` names the service `{name}`, which {why}")))
     };
     if let Value::Mapping(mapping) = &node.value {
-        return mapping.iter().try_for_each(|entry| match entry.value.mapping(&entry.key)?.get("required") {
-            Some(required) if !required.boolean("required")? => Ok(()),
-            _ => check(&entry.key, &entry.value),
+        return mapping.iter().try_for_each(|entry| {
+            let dependency = entry.value.mapping(&entry.key)?;
+            let known = ["condition", "required", "restart"];
+            let is_unknown = |key: &str| !known.contains(&key) && !key.starts_with("x-");
+            if let Some(other) = dependency.iter().find(|other| is_unknown(&other.key)) {
+                return Err(unknown_key(&other.key, &other.place, "depends_on", known));
+            }
+            match dependency.get("required") {
+                Some(required) if !required.boolean("required")? => Ok(()),
+                _ => check(&entry.key, &entry.value),
+            }
         });
     }
     node.sequence("depends_on")?.iter().try_for_each(|item| check(item.text("depends_on")?, item))

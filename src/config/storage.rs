@@ -211,11 +211,13 @@ fn mount_option(reading: &Reading<'_>, node: &Node, option: &str) -> Read<()> {
     })
 }
 
+/// A path inside the sandbox, which stands in a line of its own where it is handed over.
 pub(crate) fn absolute(node: &Node, path: &str) -> Read<String> {
-    if path.starts_with('/') {
+    if path.starts_with('/') && !path.contains(char::is_control) {
         Ok(path.to_owned())
     } else {
-        Err(node.problem(format!("`{path}` must be an absolute path inside the sandbox")))
+        let shown = path.escape_debug();
+        Err(node.problem(format!("`{shown}` must be an absolute path inside the sandbox")))
     }
 }
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from inspect_ai.util._sandbox import compose
 
 from inspect_daytona import DaytonaConfig
@@ -56,7 +55,7 @@ def outcome(task: Path) -> dict[str, Any]:
 
 
 # Inspect's models by the names of `inspect-compose-fields.json`, whose keys the Rust tests hold against their tables.
-MODELS = {
+MODELS: dict[str, type[compose.ComposeModel]] = {
     "top": compose.ComposeConfig,
     "service": compose.ComposeService,
     "build": compose.ComposeBuild,

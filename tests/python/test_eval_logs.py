@@ -47,8 +47,8 @@ MODELS: dict[str, dict[str, Any]] = {
             "default": {
                 "image": IMAGE,
                 "environment": {"WORD": "hello", "UNSET": None},
-                "working_dir": "/tmp",
-                "volumes": ["data:/tmp/data"],
+                "working_dir": "/srv",
+                "volumes": ["data:/srv/data"],
                 "healthcheck": {"test": ["CMD", "true"], "retries": 2},
                 "x-default": True,
             }
@@ -110,9 +110,7 @@ def test_a_compose_model_means_the_same_after_a_log(name: str, empty_directory: 
     assert isinstance(read.config, ComposeConfig)
 
     def plan(config: ComposeConfig) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            _core.explain(settings_json(config, str(empty_directory)), {})
-        )
+        found: dict[str, Any] = json.loads(_core.explain(settings_json(config, str(empty_directory)), {}))
         return found
 
     before = plan(spec.config)
@@ -131,7 +129,7 @@ def test_an_eval_with_a_compose_model_is_tried_again_from_its_log(
         .replace(
             'await sandbox().exec(["true"])',
             'said = await sandbox().exec(["sh", "-ec", "ls -d data; echo $WORD $PWD"])\n'
-            '        assert said.stdout == "data\\nhello /tmp\\n", said',
+            '        assert said.stdout == "data\\nhello /srv\\n", said',
         )
     )
     assert "ComposeConfig.model_validate" in text
