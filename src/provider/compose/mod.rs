@@ -7,6 +7,7 @@
 mod archive;
 mod binds;
 mod containers;
+mod contexts;
 mod engine;
 mod project;
 mod up;

@@ -10,10 +10,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::archive::{self, Content, Item};
-use super::binds;
-use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource, LocalPath, Purpose, RealFiles};
+use super::archive::{self, Item};
+use super::{binds, contexts};
+use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource, LocalPath, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::containers::{ContainerMounts, Mount};
 
@@ -106,7 +105,7 @@ impl Project {
         };
         let mut entries = Vec::new();
         // services that share a context share its files
-        let mut contexts = BTreeMap::new();
+        let mut read = BTreeMap::new();
         for (number, service) in plan.services.iter().enumerate() {
             let section = project.service(&service.name)?;
             let on_host = section.get("network_mode").and_then(Value::as_str) == Some("host");
@@ -116,20 +115,12 @@ impl Project {
             }
             project.use_additional_contexts(&service.name, number, &plan.directory, &mut entries)?;
             let ImageSource::Build(build) = &service.image else { continue };
-            let context = BuildContext::read(build, &RealFiles)?;
-            if !context.left_out.is_empty() {
-                let left_out = context.left_out.join(", ");
-                project.notes.push(format!(
-                    "links to directories and what is no file are left out of the build context: {left_out}"
-                ));
-            }
-            let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
-            let next = contexts.len();
-            let path = contexts.entry((build.context.clone(), files)).or_insert_with(|| {
-                let path = format!("context-{next}");
-                entries.push(Item { path: path.clone(), content: Content::Directory, mode: 0o755 });
-                entries.extend(context.entries.into_iter().map(|entry| Item::from(below(&path, entry))));
-                path
+            let next = format!("context-{}", read.len());
+            let items = contexts::collect(build, &next, &mut project.notes)?;
+            let files: Vec<_> = items.iter().map(|item| item.path[next.len()..].to_owned()).collect();
+            let path = read.entry((build.context.clone(), files)).or_insert_with(|| {
+                entries.extend(items);
+                next
             });
             let path = format!("{DIRECTORY}/{path}");
             project.use_context(&service.name, number, build, &path)?;
@@ -320,10 +311,6 @@ fn service_of<'a>(model: &'a mut Value, name: &str) -> Result<&'a mut Map<String
 /// One bind mount in Compose's long form, whose paths may hold colons.
 fn volume(mount: &Mount) -> Value {
     json!({"type": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only})
-}
-
-fn below(path: &str, entry: ContextEntry) -> ContextEntry {
-    ContextEntry { path: format!("{path}/{}", entry.path), ..entry }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

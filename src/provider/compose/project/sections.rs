@@ -45,7 +45,7 @@ impl Project {
                 .ok_or_else(|| unexpected("a secret is not in the compose file"))?
                 .insert("file".to_owned(), json!(format!("{DIRECTORY}/{path}")));
             let content = Content::Bytes(Bytes::from(value.clone()));
-            entries.push(Item { path, content, mode: 0o444 });
+            entries.push(Item::new(path, content, 0o444));
         }
         Ok(())
     }
