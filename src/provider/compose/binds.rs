@@ -30,12 +30,17 @@ pub(super) fn collect(
     match fs::metadata(source) {
         Ok(found) => add(source, path, 0, &found, items, notes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            notes.push(format!("{} does not exist: the bind mount is an empty directory", source.display()));
+            notes.push(is_missing(source));
             items.push(Item::new(path.to_owned(), Content::Directory, 0o755));
             Ok(())
         }
         Err(error) => Err(unreadable(source, &error)),
     }
+}
+
+/// What to say of a source that does not exist.
+pub(super) fn is_missing(source: &Path) -> String {
+    format!("{} does not exist: the bind mount is an empty directory", source.display())
 }
 
 fn add(

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::archive::{self, Item};
 use super::{binds, contexts};
-use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource, LocalPath, Purpose};
+use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::containers::{ContainerMounts, Mount};
 
@@ -125,25 +125,8 @@ impl Project {
             let path = format!("{DIRECTORY}/{path}");
             project.use_context(&service.name, number, build, &path)?;
         }
-        let mut sources: BTreeMap<&Path, String> = BTreeMap::new();
-        for (number, local) in
-            plan.local_paths.iter().filter(|local| local.purpose == Purpose::Bind).enumerate()
-        {
-            let path = if let Some(path) = sources.get(local.path.as_path()) {
-                path.clone()
-            } else {
-                let path = format!("bind-{number}");
-                binds::collect(&local.path, &path, &mut entries, &mut project.notes)?;
-                sources.insert(&local.path, path.clone());
-                path
-            };
-            project.use_bind(local, &format!("{DIRECTORY}/{path}"))?;
-        }
-        for section in ["configs", "secrets"] {
-            project.use_files(section, &plan.directory, &mut entries)?;
-        }
+        project.use_mounts(plan, &mut entries)?;
         project.use_secrets(&plan.secrets, &mut entries)?;
-        project.use_devices(&plan.directory, &mut entries)?;
         project.archive = archive::bytes(&entries).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("a file of the project cannot be read: {error}"))
         })?;
@@ -259,31 +242,6 @@ impl Project {
         self.notes.extend(notes);
         Ok(())
     }
-
-    /// Replaces a bind's source by its copy in the sandbox.
-    fn use_bind(&mut self, local: &LocalPath, path: &str) -> Result<()> {
-        let Some(Value::Array(volumes)) = self.service(&local.service)?.get_mut("volumes") else {
-            return Err(unexpected("a bind belongs to no volume"));
-        };
-        for volume in volumes {
-            match volume {
-                Value::String(text) => {
-                    let written = local.written.replace('$', "$$");
-                    if let Some(rest) = text.strip_prefix(&written).filter(|rest| rest.starts_with(':')) {
-                        *text = format!("{path}{rest}");
-                    }
-                }
-                Value::Object(long)
-                    if long.get("source").and_then(Value::as_str).map(|text| text.replace("$$", "$"))
-                        == Some(local.written.clone()) =>
-                {
-                    long.insert("source".to_owned(), json!(path));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What tells projects apart: all that the configuration says. The values of secrets are in no JSON.
@@ -321,6 +279,8 @@ fn unexpected(message: &'static str) -> Error {
     Error::new(ErrorKind::Unexpected, message)
 }
 
+mod mounts;
 mod sections;
+mod sources;
 #[cfg(test)]
 mod tests;
