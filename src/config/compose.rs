@@ -12,6 +12,7 @@ use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
+use super::storage;
 
 /// Reads an interpolated compose file.
 pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
@@ -46,6 +47,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         active: &active,
         networks: section("networks")?,
         volumes: section("volumes")?,
+        platform: &settings.volumes,
     };
     let mut local = Vec::new();
     let mut read = Vec::new();
@@ -66,6 +68,10 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         _ => {
             let used = secrets::read(&reading, top, &active)?;
             check_multi(&mut reading, top, &active, &read, &settings)?;
+            if let Some(entry) = section("x-daytona")?.and_then(|settings| settings.entry("volumes")) {
+                let (place, platform) = (&entry.place, &settings.volumes);
+                storage::warn_of_unused(&mut reading, platform, place, &active, around.volumes)?;
+            }
             let says_memory = |service: &Service| service.resources.memory.is_some();
             if settings.resources.memory.is_none()
                 && settings.snapshot.is_none()

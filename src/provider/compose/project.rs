@@ -126,6 +126,7 @@ impl Project {
             project.use_context(&service.name, number, build, &path)?;
         }
         project.use_mounts(plan, &mut entries)?;
+        project.use_profiles(plan, &mut entries)?;
         project.use_secrets(&plan.secrets, &mut entries)?;
         project.archive = archive::bytes(&entries).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("a file of the project cannot be read: {error}"))
@@ -280,6 +281,7 @@ fn unexpected(message: &'static str) -> Error {
 }
 
 mod mounts;
+mod profiles;
 mod sections;
 mod sources;
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod cancelled;
 mod commands;
 mod deaths;
 mod failures;
+mod files;
 mod isolation;
 mod project;
 mod snapshots;

@@ -33,7 +33,7 @@ impl Project {
         }
         let mut named = self.named_files("configs", &plan.directory)?;
         named.extend(self.named_files("secrets", &plan.directory)?);
-        named.extend(self.named_devices(&plan.directory)?);
+        named.extend(self.named_devices(plan)?);
         for Named { source, copy, .. } in &named {
             sources.add(source, || copy.clone())?;
         }
@@ -92,7 +92,7 @@ impl Project {
     }
 
     /// The directories that volumes bind by their `driver_opts`.
-    fn named_devices(&self, base: &Path) -> Result<Vec<Named>> {
+    fn named_devices(&self, plan: &ComposeProject) -> Result<Vec<Named>> {
         let used = self.used_volumes();
         let mut named = Vec::new();
         for (number, (name, volume)) in entries(&self.model, "volumes").enumerate() {
@@ -109,10 +109,10 @@ impl Project {
                 continue;
             };
             let written = device.replace("$$", "$");
-            if is_own(&written) {
+            if is_own(&written, &plan.settings.volumes) {
                 continue;
             }
-            let source = on_this_machine(base, &written);
+            let source = on_this_machine(&plan.directory, &written);
             if !source.is_dir() {
                 return Err(refused(format!(
                     "the volume {name}: there is no directory {}",

@@ -79,3 +79,48 @@ fn a_source_that_a_directorys_link_leads_to_is_a_copy_of_its_own() {
     let error = read(directory.path(), refused).unwrap_err();
     assert!(error.message().contains("file/x"), "{error}");
 }
+
+#[test]
+fn what_the_platform_mounts_stays_the_sandboxs_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("file"), "of this machine").unwrap();
+    let data = data.display();
+    let project = read(
+        directory.path(),
+        &format!(
+            "services:\n  a: {{image: 'a:1', volumes: ['{data}:/d', 'v:/v']}}\n  \
+             b: {{image: 'b:1', volumes: [{{type: bind, source: {data}/part, target: /p}}, './data:/own']}}\n\
+             volumes: {{v: {{driver_opts: {{type: none, o: bind, device: {data}/part}}}}}}\n\
+             x-daytona: {{volumes: ['data:{data}']}}\n"
+        ),
+    )
+    .unwrap();
+    assert_eq!(mounted(&project, "/services/a/volumes/0"), format!("{data}:/d"));
+    assert_eq!(mounted(&project, "/services/b/volumes/0/source"), format!("{data}/part"));
+    assert_eq!(mounted(&project, "/volumes/v/driver_opts/device"), format!("{data}/part"));
+    assert_eq!(
+        mounted(&project, "/services/b/volumes/1"),
+        "bind-0:/own",
+        "a relative path is this machine's"
+    );
+    assert_eq!(names(&project), ["bind-0", "bind-0/file"]);
+}
+
+#[test]
+fn seccomp_profiles_are_sent_along() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("$p.json"), "{}").unwrap();
+    let project = read(
+        directory.path(),
+        "services:\n  a: {image: 'a:1', security_opt: ['seccomp:./$$p.json', 'no-new-privileges:true']}\n  \
+         b: {image: 'b:1', security_opt: ['seccomp=$$p.json', 'seccomp=unconfined']}\n",
+    )
+    .unwrap();
+    let sent = "seccomp=/var/lib/inspect-project/seccomp-0";
+    let options = |service: &str| project.model["services"][service]["security_opt"].clone();
+    assert_eq!(options("a"), json!([sent, "no-new-privileges:true"]));
+    assert_eq!(options("b"), json!([sent, "seccomp=unconfined"]));
+    assert_eq!(names(&project), ["seccomp-0"]);
+}
