@@ -289,4 +289,5 @@ async fn a_project_is_read_once_and_only_the_last_ones_are_kept() {
     assert!(!Arc::ptr_eq(&fresh, &projects.read(&plan(0), false).await.unwrap()), "it was the oldest");
 }
 
+mod docker_compose;
 mod mounts;
