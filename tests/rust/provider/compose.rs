@@ -1,5 +1,6 @@
 //! Several services: a real Docker Engine in a sandbox, and Compose.
 
+mod allow_lists;
 mod cancelled;
 mod commands;
 mod deaths;
