@@ -2,7 +2,7 @@
 //!
 //! Two such files are measured, since the number of services says little: one whose services have the keys that are most
 //! common in public evals, and one whose services use most of what Compose has. The first line of each is the YAML parser
-//! alone, which no reader above it can go below.
+//! alone, which no reader above it can go below. Then the part of 10,000 samples in what comes before the first.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ use serde_yaml::granit_parser::Parser;
 
 const SERVICES: usize = 100;
 const REPETITIONS: usize = 2000;
+const SAMPLES: usize = 10_000;
 
 fn main() {
     // `cargo test` starts benches too, to see that they compile
@@ -28,6 +29,7 @@ fn main() {
     }
     measure("common keys", &common());
     measure("most keys", &most());
+    measure_samples();
 }
 
 fn measure(what: &str, text: &str) {
@@ -49,6 +51,30 @@ fn measure(what: &str, text: &str) {
     print("  read (parser and tree)", || Document::read(&source, &context).unwrap());
     print("  plan of what was read", || document.plan(&context).unwrap());
     print("  text to plan", || load(&source, &context).unwrap());
+}
+
+/// Inspect asks once per sample which of its metadata needs a preparation of its own, before the first one starts.
+fn measure_samples() {
+    let text = "services:\n  default:\n    image: ghcr.io/example/${SAMPLE_METADATA_IMAGE-tool}\n    mem_limit: 1g\n";
+    let files = MemoryFiles::default().with("/task/compose.yaml", text);
+    let metadata = BTreeMap::new();
+    let context = Context {
+        directory: Path::new("/task"),
+        environment: &environment,
+        metadata: &metadata,
+        files: &files,
+    };
+    let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
+    let samples: Vec<BTreeMap<String, String>> = (0..SAMPLES)
+        .map(|index| {
+            ["image", "difficulty", "source"].map(|key| (key.to_owned(), format!("{key} {index}"))).into()
+        })
+        .collect();
+    println!("{SAMPLES} samples, each with an image of its own");
+    print("  task_init_environment of all", || {
+        let variables = samples.iter().map(|metadata| document.task_environment(metadata));
+        assert_eq!(variables.map(|variables| variables.len()).sum::<usize>(), SAMPLES);
+    });
 }
 
 fn environment(name: &str) -> Option<String> {

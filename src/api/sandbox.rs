@@ -202,6 +202,16 @@ pub struct Sandbox {
     /// When its time-to-live destroys it, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_destroy_at: Option<String>,
+    /// Minutes that it may wait for a free machine.
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional_integer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub queue_timeout: Option<i64>,
+    /// When it was given up because no machine was free in time, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timed_out_at: Option<String>,
     /// Mounted volumes.
     #[serde(default, deserialize_with = "lenient::null_default")]
     pub volumes: Vec<VolumeMount>,

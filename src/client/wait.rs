@@ -20,6 +20,7 @@ impl Sandboxes {
     ///
     /// # Errors
     /// - `CreationFailed`, `BuildFailed`: it ended in an error state, with the server's reason
+    /// - `NoCapacity`: no machine was free for it within its `queue_timeout`
     /// - `SandboxUnavailable`: it is in another state that it doesn't leave by itself, or is gone
     /// - `DeadlineExceeded`: it did not start in time; it still exists
     pub async fn wait_started(&self, id: &str, within: Duration) -> Result<Sandbox> {
@@ -65,6 +66,12 @@ fn is_over(sandbox: &Sandbox) -> bool {
 }
 
 fn over(sandbox: &Sandbox) -> Error {
+    if sandbox.queue_timed_out_at.is_some() {
+        let message = "no machine was free for it in time";
+        return Error::new(ErrorKind::NoCapacity, message)
+            .with_operation("start sandbox")
+            .with_hint("Allow more minutes (`queue_timeout` in x-daytona), or run fewer samples at once");
+    }
     let kind = match sandbox.state {
         _ if sandbox.is_being_deleted() => ErrorKind::SandboxUnavailable,
         SandboxState::BuildFailed => ErrorKind::BuildFailed,
@@ -97,6 +104,18 @@ mod tests {
             assert!(!is_over(&sandbox(state, Some(DesiredState::Started))), "{state:?}");
         }
         assert!(!is_over(&sandbox(SandboxState::Archived, Some(DesiredState::Started))));
+    }
+
+    #[test]
+    fn a_sandbox_that_no_machine_was_free_for_says_so() {
+        let given_up = Sandbox {
+            queue_timed_out_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            ..sandbox(SandboxState::Destroyed, Some(DesiredState::Destroyed))
+        };
+        assert!(is_over(&given_up));
+        let error = over(&given_up);
+        assert_eq!(error.kind(), ErrorKind::NoCapacity);
+        assert!(error.to_string().contains("queue_timeout"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `image` and `build`.
 
+use super::dockerfile::Dockerfile;
 use super::environment::pairs;
 use super::files::FileKind;
 use super::keys::BUILD;
@@ -110,6 +111,16 @@ fn build(
         no_cache: flag(mapping, "no_cache")?,
         pull: flag(mapping, "pull")?,
     }))
+}
+
+/// The entrypoint of an image that is built, to which a service's command is the arguments. What is wrong with the
+/// Dockerfile is told when it is built.
+pub(crate) fn entrypoint(reading: &Reading<'_>, build: &Build) -> Option<Vec<String>> {
+    let text = match &build.dockerfile {
+        DockerfileSource::Inline(text) => text.clone(),
+        DockerfileSource::Path(path) => String::from_utf8(reading.context.files.read(path).ok()?).ok()?,
+    };
+    Dockerfile::parse(text).until(build.target.as_deref()).ok()?.entrypoint()
 }
 
 fn flag(mapping: &Mapping, key: &str) -> Read<bool> {

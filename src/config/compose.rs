@@ -1,8 +1,7 @@
 //! A whole compose file: which services run, which is the default, and `x-daytona` laid over them.
 
-use super::extension::{self, VIRTUAL_MACHINE, XDaytona};
+use super::extension::{self, XDaytona};
 use super::keys::TOP;
-use super::model;
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{
     ComposeModel, ComposeProject, ImageSource, Network, Plan, Resources, SandboxPlan, Service,
@@ -12,7 +11,7 @@ use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
-use super::storage;
+use super::{build, model, multi};
 
 /// Reads an interpolated compose file.
 pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
@@ -67,24 +66,9 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         }
         _ => {
             let used = secrets::read(&reading, top, &active)?;
-            check_multi(&mut reading, top, &active, &read, &settings)?;
-            if let Some(entry) = section("x-daytona")?.and_then(|settings| settings.entry("volumes")) {
-                let (place, platform) = (&entry.place, &settings.volumes);
-                storage::warn_of_unused(&mut reading, platform, place, &active, around.volumes)?;
-            }
-            let says_memory = |service: &Service| service.resources.memory.is_some();
-            if settings.resources.memory.is_none()
-                && settings.snapshot.is_none()
-                && !read.iter().any(says_memory)
-            {
-                reading.warn(
-                    &services_node.place,
-                    "no service says how much memory it needs, so the sandbox for all of them has 1 GiB: set `mem_limit` \
-                     or `x-daytona.resources.memory`",
-                );
-            }
+            multi::check(&mut reading, top, &active, &read, &settings)?;
             let default = default_service(&active)?;
-            let resources = overlay(total(&asked), &settings.resources);
+            let resources = overlay(multi::total(&asked), &settings.resources);
             Ok(Plan::Multi(Box::new(ComposeProject {
                 directory: reading.directory.to_path_buf(),
                 model: ComposeModel(model::render(top, &active, &read, &used)),
@@ -92,7 +76,10 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
                 default,
                 local_paths: local,
                 environment: settings.env_vars.clone(),
-                snapshot: settings.snapshot.clone().unwrap_or_else(|| snapshot_name(&resources, &settings)),
+                snapshot: settings
+                    .snapshot
+                    .clone()
+                    .unwrap_or_else(|| multi::snapshot_name(&resources, &settings)),
                 snapshot_is_given: settings.snapshot.is_some(),
                 resources,
                 services: read,
@@ -176,6 +163,12 @@ fn single(
             format!("the service `{}` needs `image` or `build`", entry.key),
         ));
     }
+    if service.command.is_some()
+        && service.entrypoint.is_none()
+        && let ImageSource::Build(image) = &service.image
+    {
+        service.image_entrypoint = build::entrypoint(reading, image);
+    }
     Ok(laid_over(service, settings))
 }
 
@@ -225,51 +218,6 @@ fn laid_over(mut service: Service, settings: &XDaytona) -> Service {
     service
 }
 
-/// What cannot be applied to a sandbox that runs several services.
-fn check_multi(
-    reading: &mut Reading<'_>,
-    top: &Mapping,
-    active: &[&Entry],
-    services: &[Service],
-    settings: &XDaytona,
-) -> Read<()> {
-    for (entry, service) in active.iter().zip(services) {
-        // A remote build context leaves no image in the plan, since Compose fetches it.
-        let builds = entry.value.mapping(&entry.key)?.get("build").is_some();
-        if service.image == ImageSource::Default && !builds {
-            return Err(Problem::at(
-                &entry.place,
-                format!("the service `{}` needs `image` or `build`", entry.key),
-            ));
-        }
-    }
-    let Some(node) = top.get("x-daytona") else { return Ok(()) };
-    let setting = node.mapping("x-daytona")?;
-    if let Some(entry) =
-        setting.entry("network_block_all").filter(|_| settings.network_block_all == Some(true))
-    {
-        return Err(Problem::at(
-            &entry.place,
-            "`network_block_all` would keep several services from being pulled",
-        )
-        .hint("Give each service `network_mode: none`, or networks that are `internal: true`"));
-    }
-    if let Some(entry) = setting.entry("os_user").filter(|_| settings.os_user.is_some()) {
-        reading.warn(&entry.place, "`os_user` has no effect on several services: give each its `user`");
-    }
-    Ok(())
-}
-
-/// What all services ask for, plus one core and 1 GiB for the Docker daemon.
-fn total(asked: &Asked) -> Resources {
-    let sum = asked.whole();
-    Resources {
-        cpu: Some(sum.cpu.unwrap_or(0).saturating_add(1)),
-        memory: Some(sum.memory.unwrap_or(0).saturating_add(1)),
-        ..sum
-    }
-}
-
 /// `over` where it says something, else `under`.
 fn overlay(under: Resources, over: &Resources) -> Resources {
     Resources {
@@ -279,22 +227,4 @@ fn overlay(under: Resources, over: &Resources) -> Resources {
         gpu: over.gpu.or(under.gpu),
         gpu_types: if over.gpu_types.is_empty() { under.gpu_types } else { over.gpu_types.clone() },
     }
-}
-
-/// The name of the snapshot that sandboxes with these resources share; what is not in the usual name is appended to it.
-fn snapshot_name(resources: &Resources, settings: &XDaytona) -> String {
-    let part = |value: Option<u32>| value.unwrap_or(0);
-    let mut name = format!(
-        "inspect-dind-{}cpu-{}gb-{}gpu",
-        part(resources.cpu),
-        part(resources.memory),
-        part(resources.gpu)
-    );
-    let disk = resources.disk.map(|disk| format!("{disk}gb-disk"));
-    let class = settings.is_virtual_machine().then(|| VIRTUAL_MACHINE.to_owned());
-    for more in resources.gpu_types.iter().cloned().chain(disk).chain(class) {
-        name.push('-');
-        name.push_str(&more);
-    }
-    name
 }

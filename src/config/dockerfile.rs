@@ -3,6 +3,8 @@
 //! The platform builds a text and a context, and has no fields for arguments and targets, so
 //! [`Dockerfile::specialize`] writes both into the text.
 
+mod entrypoint;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dockerfile_lines::{Instruction, instructions};
@@ -121,12 +123,16 @@ impl Dockerfile {
         if !keywords.clone().any(|keyword| matches!(keyword, "RUN" | "COPY" | "ADD")) {
             return None;
         }
-        let line = format!("COPY {source} {destination}");
+        self.followed_by(&format!("COPY {source} {destination}"))
+    }
+
+    /// The text with one line more. `None` where an instruction is open at the end and would take the line for its own.
+    fn followed_by(&self, line: &str) -> Option<String> {
         let separator = if self.text.ends_with('\n') { "" } else { "\n" };
-        let copying = Self::parse(format!("{}{separator}{line}\n", self.text));
-        let last = copying.instructions.last()?;
-        let is_whole = copying.instructions.len() == self.instructions.len() + 1;
-        (is_whole && copying.text[last.range.clone()] == line).then_some(copying.text)
+        let longer = Self::parse(format!("{}{separator}{line}\n", self.text));
+        let last = longer.instructions.last()?;
+        let is_whole = longer.instructions.len() == self.instructions.len() + 1;
+        (is_whole && longer.text[last.range.clone()] == *line).then_some(longer.text)
     }
 
     /// The text with the values of build arguments written into `ARG`, and without the stages after `target`.
@@ -174,6 +180,17 @@ impl Dockerfile {
             self.instructions.iter().any(|i| i.keyword == "ARG" && i.words.iter().any(takes))
         };
         args.keys().map(String::as_str).filter(|name| !taken(name)).collect()
+    }
+
+    /// This file without the stages after `target`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where there is no such stage.
+    pub fn until(self, target: Option<&str>) -> Result<Self> {
+        match target {
+            Some(target) => Ok(Self::parse(&self.text[..self.end_of_stage(target)?])),
+            None => Ok(self),
+        }
     }
 
     /// Where the stage ends: a stage's name, or its number from 0.

@@ -11,6 +11,7 @@ use super::interpolate::interpolate;
 use super::node::{Node, Value};
 use super::plan::{Build, DockerfileSource, ImageSource, Plan, SandboxPlan, Service};
 use super::prepared::{self, METADATA_PREFIX, Used};
+use super::problem::Place;
 use super::reading::Reading;
 use super::values::Variables;
 use super::{Context, Source, XDaytona, compose, dotenv, include, json, yaml};
@@ -26,14 +27,18 @@ pub struct Document {
     content: Content,
 }
 
+/// Variables without a value, and where each is used first.
+type Unset = BTreeMap<String, Place>;
+
 #[derive(Clone, Debug)]
 enum Content {
     Nothing,
     Dockerfile(PathBuf),
     File(ComposeFile),
-    /// A model from Inspect, which is never interpolated.
-    Model(Node),
-    /// Settings without a compose file, never interpolated either.
+    /// A model from Inspect, and whether variables are put in: those of this machine, as Docker Compose would when Inspect
+    /// hands it such a model. A sample's metadata is for files alone.
+    Model(Node, bool),
+    /// Settings without a compose file, which are never interpolated.
     Settings(Node),
 }
 
@@ -99,7 +104,11 @@ impl Document {
             Source::Model(json) => {
                 let file = "compose model".to_owned();
                 let root = json::parse(json).map_err(|problem| problem.into_error(&file))?;
-                Ok(Self { file, directory: context.directory.to_path_buf(), content: Content::Model(root) })
+                Ok(Self {
+                    file,
+                    directory: context.directory.to_path_buf(),
+                    content: Content::Model(root, json.contains(['$', '\\'])),
+                })
             }
             Source::Settings(json) => {
                 let file = "Daytona settings".to_owned();
@@ -128,10 +137,16 @@ impl Document {
                 no_cache: false,
                 pull: false,
             }))),
-            Content::Model(root) => {
+            Content::Model(root, varies) => {
                 let lookup = |name: &str| (context.environment)(name);
+                let mut root = Cow::Borrowed(root);
+                let unset = match varies {
+                    true => interpolate(root.to_mut(), &lookup),
+                    false => Ok(Unset::default()),
+                };
+                let unset = unset.map_err(|problem| problem.into_error(&self.file))?;
                 let reading = Reading::new(&self.file, &self.directory, context, &lookup);
-                compose::plan(reading, root).map_err(|problem| problem.into_error(&self.file))
+                self.plan_root(reading, &root, &unset)
             }
             Content::Settings(root) => compose::alone(root)
                 .map(|plan| Plan::Single(Box::new(plan)))
@@ -163,8 +178,8 @@ impl Document {
             None => BTreeMap::new(),
         };
         let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
-        let mut reading = Reading::new(&self.file, &self.directory, context, &lookup);
-        let mut unset = BTreeMap::new();
+        let reading = Reading::new(&self.file, &self.directory, context, &lookup);
+        let mut unset = Unset::default();
         let root = if file.varies {
             let mut root = root.into_owned();
             let chain = &mut vec![file.path.clone()];
@@ -178,10 +193,15 @@ impl Document {
         } else {
             root
         };
-        for (name, place) in &unset {
+        self.plan_root(reading, &root, &unset)
+    }
+
+    /// The plan of a tree in which variables have been put in.
+    fn plan_root(&self, mut reading: Reading<'_>, root: &Node, unset: &Unset) -> Result<Plan> {
+        for (name, place) in unset {
             reading.warn(place, format!("the variable `{name}` is not set and is taken as empty"));
         }
-        compose::plan(reading, &root).map_err(|problem| {
+        compose::plan(reading, root).map_err(|problem| {
             let error = problem.into_error(&self.file);
             match unset.keys().map(String::as_str).collect::<Vec<_>>().as_slice() {
                 [] => error,
@@ -194,7 +214,7 @@ impl Document {
     /// What [`Document::plan`] reads anew (`env_file`s, build contexts) is not among them.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.content {
-            Content::Nothing | Content::Model(_) | Content::Settings(_) => Vec::new(),
+            Content::Nothing | Content::Model(..) | Content::Settings(_) => Vec::new(),
             Content::Dockerfile(path) => vec![path.clone()],
             Content::File(file) => {
                 let own = [file.path.clone(), self.directory.join(".env")];

@@ -99,7 +99,7 @@ pub const SERVICE: &[Key] = &[
     key("cgroup_parent", Ignored, Honoured, "a sandbox has its own"),
     key("command", Honoured, Honoured, "a line is split into words as Compose does"),
     key("configs", Refused, Honoured, "copy the file in the Dockerfile, or give it with the sample"),
-    key("container_name", Ignored, Ignored, "sandboxes have names of their own"),
+    key("container_name", Ignored, Honoured, "a single sandbox has a name of its own"),
     key("cpu_count", Ignored, Honoured, "for Windows; use `cpus`"),
     key("cpu_percent", Ignored, Honoured, "for Windows; use `cpus`"),
     key("cpu_period", Ignored, Honoured, "use `cpus`"),

@@ -26,6 +26,7 @@ mod interpolate;
 mod json;
 pub mod keys;
 mod model;
+mod multi;
 mod network;
 mod node;
 mod pattern;

@@ -9,17 +9,8 @@ use super::plan::{ImageSource, Service};
 use super::secrets::Used;
 
 /// Keys that have no meaning inside the sandbox, or that are resolved here.
-const LEFT_OUT: [&str; 9] = [
-    "profiles",
-    "container_name",
-    "env_file",
-    "environment",
-    "develop",
-    "attach",
-    "x_default",
-    "extends",
-    "label_file",
-];
+const LEFT_OUT: [&str; 8] =
+    ["profiles", "env_file", "environment", "develop", "attach", "x_default", "extends", "label_file"];
 
 /// The file for `docker compose`: only the services that run and what they use of `secrets` and `configs`, with the
 /// environment of this machine resolved, and dollar signs escaped, since Compose interpolates once more. The values of
@@ -47,6 +38,10 @@ pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service], use
                     rendered.insert(field.key.clone(), json(&field.value));
                 }
             }
+        }
+        if let Some(Json::Object(dependencies)) = rendered.get_mut("depends_on") {
+            // those that are not required and do not run, of which Compose would not know here
+            dependencies.retain(|name, _| active.iter().any(|entry| entry.key == *name));
         }
         if let Some(labels) = &service.labels {
             rendered.insert("labels".to_owned(), texts(labels));

@@ -134,6 +134,9 @@ pub struct Service {
     /// Replaces the image's entrypoint; an empty list removes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
+    /// The entrypoint of the image that is built, where it is given `command` as its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_entrypoint: Option<Vec<String>>,
     /// Environment: `env_file`, then `environment`, then `x-daytona.env_vars`, later ones winning.
     #[serde(skip_serializing_if = "Variables::none")]
     pub environment: Variables,
@@ -171,6 +174,13 @@ pub struct Service {
     /// Limits of processes, by name without `RLIMIT_`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ulimits: BTreeMap<String, Ulimit>,
+}
+
+impl Service {
+    /// Whether something else runs than the image's own entrypoint by itself.
+    pub fn replaces_entrypoint(&self) -> bool {
+        self.entrypoint.is_some() || self.image_entrypoint.is_some()
+    }
 }
 
 /// What a service runs.

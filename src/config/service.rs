@@ -51,6 +51,7 @@ pub(crate) fn read(
         image: build::image(reading, service, name, local)?,
         command: service.get("command").map(|node| argv(node, "command")).transpose()?,
         entrypoint: service.get("entrypoint").map(|node| argv(node, "entrypoint")).transpose()?,
+        image_entrypoint: None,
         environment: environment::read(reading, service)?,
         user: text("user")?,
         working_dir: working_dir(service)?,

@@ -14,6 +14,7 @@ use crate::api::snapshot::SnapshotState;
 use crate::client::{Client, Credentials};
 use crate::config::{
     ComposeProject, Context, Document, ImageSource, Network, Plan, RealFiles, SandboxPlan, Service, Source,
+    XDaytona,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,9 +102,11 @@ impl Settings {
         &self.plan.warnings
     }
 
-    /// How long the creation may take, from the request until the sandbox has started.
+    /// How long the sandbox may take to start once the server has taken the request: `timeout`, and what the task allows
+    /// for a wait for a free machine.
     pub(super) fn timeout(&self) -> Duration {
-        self.plan.settings.timeout
+        let XDaytona { timeout, queue_timeout, .. } = &self.plan.settings;
+        *timeout + Duration::from_secs(60 * u64::from(queue_timeout.unwrap_or_default()))
     }
 
     /// Who runs commands that name no user; the toolbox's own user where absent.
@@ -217,7 +220,13 @@ impl Settings {
     ) -> Result<Prepared> {
         match &self.project {
             Some(project) if !project.snapshot_is_given => {
-                images.prepare_named(client, &self.plan, &project.snapshot, compose::IMAGE, progress).await
+                let mut name = project.snapshot.clone();
+                // the plan has the task's own region in the name
+                if let (None, Some(region)) = (&self.plan.settings.target, &client.options().target) {
+                    name.push('-');
+                    name.push_str(region);
+                }
+                images.prepare_named(client, &self.plan, &name, compose::IMAGE, progress).await
             }
             _ => images.prepare(client, &self.plan, fresh, progress).await,
         }

@@ -219,7 +219,8 @@ fn set_up(words: &[&str], user: Option<&str>) -> Command {
 
 /// What the service runs; empty where it says nothing, since the image's own command is the platform's matter.
 fn argv(service: &Service) -> Vec<String> {
-    let parts = [&service.entrypoint, &service.command];
+    let entrypoint = service.entrypoint.as_ref().or(service.image_entrypoint.as_ref());
+    let parts = [entrypoint, service.command.as_ref()];
     parts.into_iter().flatten().flatten().cloned().collect()
 }
 

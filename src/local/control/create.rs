@@ -140,6 +140,7 @@ impl Control {
             auto_pause_interval: Some(0),
             auto_archive_interval: Some(archive),
             auto_delete_interval: Some(request.auto_delete_interval.unwrap_or(-1)),
+            queue_timeout: request.queue_timeout,
             sandbox_class: Some(super::snapshots::CLASS.to_owned()),
             daemon_version: Some(super::error::API_VERSION.to_owned()),
             runner_id: Some(self.runner.clone()),

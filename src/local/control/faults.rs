@@ -112,6 +112,11 @@ pub enum Fault {
         #[serde(default)]
         overlap: bool,
     },
+    /// Fields of a JSON body are dropped before the request is carried out, as servers do with those that they do not know.
+    Forget {
+        /// Names of fields at the body's top.
+        fields: Vec<String>,
+    },
 }
 
 /// What a quota limits.

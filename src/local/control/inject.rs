@@ -82,6 +82,7 @@ async fn strike(control: &Control, fault: Fault, request: Request, next: Next) -
             next.run(request).await.map(|body| Body::new(CutBody { body, left: bytes }))
         }
         Fault::Replay { overlap } => replay(control, overlap, request, next).await,
+        Fault::Forget { fields } => forget(&fields, request, next).await,
     }
 }
 
@@ -122,6 +123,23 @@ async fn replay(control: &Control, overlap: bool, request: Request, next: Next) 
         first.await;
     }
     second.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// Delivers a request without some fields of its body.
+async fn forget(fields: &[String], request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
+        return StatusCode::BAD_GATEWAY.into_response();
+    };
+    let body = match serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body) {
+        Ok(mut known) => {
+            known.retain(|name, _| !fields.contains(name));
+            Bytes::from(serde_json::Value::Object(known).to_string())
+        }
+        Err(_) => body,
+    };
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    next.run(Request::from_parts(parts, Body::from(body))).await
 }
 
 /// A body that fails after a number of bytes.

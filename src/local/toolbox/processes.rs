@@ -40,35 +40,44 @@ struct Process {
 }
 
 /// Sends SIGTERM to `root`, its descendants and whoever is in its process group or session, and SIGKILL to those that
-/// are left after five seconds. Only what left by `setsid` *and* lost its parent before is not found.
+/// are left after five seconds, and returns when they are gone, which the kernel may put off for as long again. Only
+/// what left by `setsid` *and* lost its parent before is not found.
 pub(super) async fn terminate(root: Root) {
     let mut victims = family(root, &table());
     signal(&victims, Signal::SIGTERM);
+    if !are_gone(root, &mut victims).await {
+        kill_all(root, &mut victims);
+        are_gone(root, &mut victims).await;
+    }
+}
+
+/// The same without grace, and without a wait for the end.
+pub(super) fn kill_family(root: Root) {
+    kill_all(root, &mut BTreeMap::new());
+}
+
+/// Waits until nothing of the family lives; false where something does after [`GRACE`].
+async fn are_gone(root: Root, victims: &mut BTreeMap<i32, u64>) -> bool {
     let deadline = Instant::now() + GRACE;
     while Instant::now() < deadline {
         let table = table();
         victims.extend(family(root, &table));
-        retain_living(&mut victims, &table);
+        retain_living(victims, &table);
         if victims.is_empty() {
-            return;
+            return true;
         }
         sleep(INTERVAL).await;
     }
-    kill_all(root, victims);
+    false
 }
 
-/// The same without grace.
-pub(super) fn kill_family(root: Root) {
-    kill_all(root, BTreeMap::new());
-}
-
-fn kill_all(root: Root, mut victims: BTreeMap<i32, u64>) {
+fn kill_all(root: Root, victims: &mut BTreeMap<i32, u64>) {
     // twice, since a fork may have happened between the look and the signal
     for _ in 0..2 {
         let table = table();
         victims.extend(family(root, &table));
-        retain_living(&mut victims, &table);
-        signal(&victims, Signal::SIGKILL);
+        retain_living(victims, &table);
+        signal(victims, Signal::SIGKILL);
     }
 }
 

@@ -23,7 +23,8 @@ use crate::config::{ComposeProject, ImageSource, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::compose::{Project, Projects};
 use files::ContextFiles;
-use recipe::{Recipe, from, of_image, recipe};
+pub(super) use recipe::from;
+use recipe::{Recipe, of_image, recipe};
 
 /// Is told what happens, in lines for a user.
 pub type Progress<'a> = dyn Fn(&str) + Send + Sync + 'a;
@@ -72,13 +73,15 @@ impl Images {
         fresh: bool,
         progress: &Progress<'_>,
     ) -> Result<Prepared> {
-        let image = match &plan.service.image {
+        let service = &plan.service;
+        match &service.image {
             ImageSource::Default => return Ok(Prepared::Default),
             ImageSource::Snapshot(name) => return Ok(Prepared::Snapshot(name.clone())),
-            image => image,
-        };
+            ImageSource::Image(_) | ImageSource::Build(_) => {}
+        }
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
-        let what = (image, &plan.service.resources, &region, &plan.settings.class, plan.settings.prepare);
+        let image = (&service.image, service.replaces_entrypoint());
+        let what = (image, &service.resources, &region, &plan.settings.class, plan.settings.prepare);
         let key = serde_json::to_string(&what).map_err(|error| {
             Error::new(ErrorKind::Unexpected, "the image's configuration has no JSON").with_source(error)
         })?;
@@ -87,7 +90,7 @@ impl Images {
         if let (Some(prepared), false) = (&*slot, fresh) {
             return Ok(prepared.clone());
         }
-        let recipe = recipe(client, image).await?;
+        let recipe = recipe(client, service).await?;
         for note in &recipe.notes {
             tracing::warn!("{note}");
         }
@@ -178,7 +181,7 @@ impl Images {
             return missing("`prepare: false` in x-daytona builds with each sandbox".to_owned());
         }
         let region = plan.settings.target.clone().or_else(|| client.options().target.clone());
-        let recipe = recipe(client, &plan.service.image).await?;
+        let recipe = recipe(client, &plan.service).await?;
         let name = request(&recipe, plan, region)?.name;
         match client.snapshots().find(&name).await?.map(|found| found.state) {
             Some(SnapshotState::Active | SnapshotState::Inactive) => Ok(()),

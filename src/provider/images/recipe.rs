@@ -1,11 +1,12 @@
 //! How an image comes into being: what is pulled, or what is built from which files.
 
 use super::files::{ContextFiles, Witness};
-use super::shim;
+use super::{ENTRYPOINT, shim};
 use crate::api::snapshot::BuildInfo;
 use crate::client::Client;
 use crate::config::context::BuildContext;
-use crate::config::{Build, ImageSource};
+use crate::config::dockerfile::Dockerfile;
+use crate::config::{Build, ImageSource, Service};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How an image comes into being.
@@ -18,13 +19,20 @@ pub(super) struct Recipe {
     pub(super) notes: Vec<String>,
 }
 
-/// The recipe of an image; of one that is built, with our program where that can be had.
+/// The recipe of a service's image; of one that is built, with our program where that can be had.
 ///
 /// # Errors
 ///
 /// What is wrong with the build's files; a failure of the object storage, where files of the build must go there.
-pub(super) async fn recipe(client: &Client, image: &ImageSource) -> Result<Recipe> {
-    let mut recipe = recipe_of(image).await?;
+pub(super) async fn recipe(client: &Client, service: &Service) -> Result<Recipe> {
+    let mut recipe = recipe_of(&service.image).await?;
+    if service.replaces_entrypoint()
+        && let Some(build) = &mut recipe.build
+        && let Some(text) = Dockerfile::parse(build.dockerfile_content.as_str()).starting(&ENTRYPOINT)
+    {
+        // the service's own is started in the sandbox, see `startup`; the platform would start the Dockerfile's beside it
+        build.dockerfile_content = text;
+    }
     if let Some(build) = &recipe.build {
         let mut with_shim = build.clone();
         shim::add(&mut with_shim, &recipe.files.entries);
@@ -99,7 +107,7 @@ fn is_pinned(image: &str) -> bool {
 }
 
 /// A build that adds nothing to an image.
-pub(super) fn from(image: &str) -> BuildInfo {
+pub(in crate::provider) fn from(image: &str) -> BuildInfo {
     BuildInfo { dockerfile_content: format!("FROM {image}\n"), ..BuildInfo::default() }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Settings;
 use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::volume::VolumeMount;
-use crate::config::{Network, SandboxPlan};
+use crate::config::{Network, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::images::Prepared;
 
@@ -115,12 +115,26 @@ impl Settings {
         let ttl =
             settings.ttl_minutes.is_some_and(|minutes| minutes > 0) && created.auto_destroy_at.is_none();
         let pause = settings.auto_pause_interval.is_some() && created.auto_pause_interval.is_none();
-        let ignored = [(ttl, "ttl_minutes"), (pause, "auto_pause_interval")];
+        let queue = settings.queue_timeout.is_some() && created.queue_timeout.is_none();
+        let ignored = [(ttl, "ttl_minutes"), (pause, "auto_pause_interval"), (queue, "queue_timeout")];
         let ignored = ignored.into_iter().filter(|(is_ignored, _)| *is_ignored);
-        Ok(ignored
-            .map(|(_, name)| format!("the server does not know `{name}` of x-daytona: it has no effect"))
-            .collect())
+        let ignored = ignored
+            .map(|(_, name)| format!("the server does not know `{name}` of x-daytona: it has no effect"));
+        Ok(ignored.chain(too_small(&self.plan.service.resources, created)).collect())
     }
+}
+
+/// Which resources came out smaller than they were asked for. Zero is what servers say that do not tell.
+fn too_small(asked: &Resources, got: &Sandbox) -> impl Iterator<Item = String> {
+    let pairs = [
+        ("cores", asked.cpu, got.cpu),
+        ("GiB of memory", asked.memory, got.memory),
+        ("GiB of disk", asked.disk, got.disk),
+    ];
+    pairs.into_iter().filter_map(|(what, asked, got)| {
+        let asked = i64::from(asked?);
+        (0 < got && got < asked).then(|| format!("the sandbox has {got} {what}, and {asked} were asked for"))
+    })
 }
 
 /// Whom the toolbox runs as: a user without the group, which it takes no part of. Each command has both.
@@ -155,6 +169,8 @@ fn same_list(wanted: &[String], list: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::ImageSource;
 
@@ -179,19 +195,63 @@ mod tests {
         assert_eq!((request.snapshot, request.network_block_all), (None, None));
     }
 
+    /// Every field of the request, as it is sent: a setting that gets lost on the way changes this.
     #[test]
     fn settings_reach_the_create_request() {
         let request = request(
-            r#"{"snapshot": "s", "os_user": "root", "ephemeral": true, "env_vars": {"A": "1"},
-                "network_allow_list": "10.0.0.0/8", "secrets": {"KEY": "my-secret"}, "ttl_minutes": 5}"#,
+            r#"{"snapshot": "s", "os_user": "root", "env_vars": {"A": "1"}, "public": true, "language": "python",
+                "network_allow_list": "10.0.0.0/8", "secrets": {"KEY": "my-secret"}, "ttl_minutes": 5, "target": "eu",
+                "auto_stop_interval": 11, "auto_archive_interval": 13,
+                "auto_delete_interval": 14, "queue_timeout": 15,
+                "volumes": [{"volume": "v", "mount_path": "/v", "subpath": "a/b"}]}"#,
         );
-        assert_eq!(request.snapshot.as_deref(), Some("s"));
-        assert_eq!(request.user.as_deref(), Some("root"));
-        assert_eq!(request.auto_delete_interval, Some(0));
-        assert_eq!(request.env["A"], "1");
-        assert_eq!(request.network_allow_list.as_deref(), Some("10.0.0.0/8"));
-        assert_eq!(request.secrets.unwrap()[0]["KEY"], "my-secret");
-        assert_eq!(request.ttl_minutes, Some(5));
+        let sent = serde_json::to_value(&request).unwrap();
+        let expected = serde_json::json!({
+            "name": "n", "snapshot": "s", "user": "root", "env": {"A": "1"},
+            "labels": {"code-toolbox-language": "python"}, "public": true, "target": "eu",
+            "networkAllowList": "10.0.0.0/8", "secrets": [{"KEY": "my-secret"}], "ttlMinutes": 5,
+            "autoStopInterval": 11, "autoArchiveInterval": 13, "autoDeleteInterval": 14,
+            "queueTimeout": 15, "volumes": [{"volumeId": "v", "mountPath": "/v", "subpath": "a/b"}],
+        });
+        assert_eq!(sent, expected);
+        let only = |json: &str, field: &str| serde_json::to_value(self::request(json)).unwrap()[field].take();
+        assert_eq!(only(r#"{"ephemeral": true}"#, "autoDeleteInterval"), 0);
+        assert_eq!(only(r#"{"auto_pause_interval": 12}"#, "autoPauseInterval"), 12);
+        assert_eq!(only(r#"{"network_block_all": true}"#, "networkBlockAll"), true);
+        assert_eq!(
+            only(r#"{"domain_allow_list": ["a.org", "*.b.org"]}"#, "domainAllowList"),
+            "a.org,*.b.org"
+        );
+    }
+
+    #[test]
+    fn resources_reach_the_request_of_what_is_built_with_each_sandbox() {
+        let model = r#"{"source": {"model": {"services": {"default": {"image": "a:1", "cpus": 2, "mem_limit": "3g"}},
+            "x-daytona": {"prepare": false, "disk": 4, "resources": {"gpu": 1}, "gpu_type": ["A", "B"]}}}, "directory": "/"}"#;
+        let image = Prepared::Build(crate::provider::images::from("a:1"));
+        let request = Settings::from_json(model).unwrap().create_request("n", BTreeMap::new(), &image);
+        let sent = serde_json::to_value(&request).unwrap();
+        let fields = ["cpu", "memory", "disk", "gpu", "gpuType"].map(|field| sent[field].clone());
+        assert_eq!(serde_json::json!(fields), serde_json::json!([2, 3, 4, 1, ["A", "B"]]));
+        assert_eq!(sent["buildInfo"]["dockerfileContent"], "FROM a:1\n");
+        // the platform wants it of sandboxes with a GPU
+        assert_eq!(sent["autoDeleteInterval"], 0);
+    }
+
+    #[test]
+    fn a_wait_for_a_free_machine_does_not_count_as_the_creation() {
+        assert_eq!(settings("{}").unwrap().timeout(), Duration::from_secs(60));
+        let patient = settings(r#"{"queue_timeout": 5, "timeout": 1.5}"#).unwrap();
+        assert_eq!(patient.timeout(), Duration::from_millis(301_500));
+    }
+
+    #[test]
+    fn less_than_was_asked_for_is_a_warning() {
+        let model = r#"{"source": {"model": {"services": {"default": {"image": "a:1", "cpus": 2, "mem_limit": "3g"}}}}, "directory": "/"}"#;
+        let settings = Settings::from_json(model).unwrap();
+        let warnings = |cpu, memory| settings.verify(&Sandbox { cpu, memory, ..Sandbox::default() }).unwrap();
+        assert_eq!(warnings(2, 2), ["the sandbox has 2 GiB of memory, and 3 were asked for"]);
+        assert!(warnings(2, 3).is_empty() && warnings(0, 0).is_empty() && warnings(4, 8).is_empty());
     }
 
     #[test]
@@ -208,6 +268,14 @@ mod tests {
         let error = blocked.verify(&Sandbox::default()).unwrap_err();
         assert!(error.to_string().contains("network_block_all"), "{error}");
         assert!(blocked.verify(&Sandbox { network_block_all: true, ..Sandbox::default() }).is_ok());
+        let named = settings(r#"{"domain_allow_list": ["a.org", "b.org"]}"#).unwrap();
+        let answer =
+            |names: &str| Sandbox { domain_allow_list: Some(names.to_owned()), ..Sandbox::default() };
+        assert!(named.verify(&answer("b.org,a.org")).is_ok());
+        assert!(
+            named.verify(&answer("a.org")).is_err() && named.verify(&answer("a.org,b.org,c.org")).is_err()
+        );
+        assert!(named.verify(&Sandbox::default()).is_err());
         let listed = settings(r#"{"network_allow_list": "10.0.0.0/8,192.168.0.0/16"}"#).unwrap();
         let answer = Some("192.168.0.0/16, 10.0.0.0/8".to_owned());
         assert!(listed.verify(&Sandbox { network_allow_list: answer, ..Sandbox::default() }).is_ok());
@@ -232,18 +300,20 @@ mod tests {
 
     #[test]
     fn a_volume_that_was_not_mounted_is_an_error_and_a_lifetime_that_is_ignored_a_warning() {
-        let json = r#"{"volumes": [{"volume": "data", "mount_path": "/data"}], "ttl_minutes": 5, "auto_pause_interval": 7}"#;
+        let json = r#"{"volumes": [{"volume": "data", "mount_path": "/data"}], "ttl_minutes": 5, "auto_pause_interval": 7, "queue_timeout": 3}"#;
         let settings = settings(json).unwrap();
         let error = settings.verify(&Sandbox::default()).unwrap_err();
         assert!(error.to_string().contains("did not apply volumes"), "{error}");
         let mounts = || vec![mount(&settings.plan.settings.volumes[0])];
         let warnings = settings.verify(&Sandbox { volumes: mounts(), ..Sandbox::default() }).unwrap();
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings[2].contains("queue_timeout"));
         assert!(warnings[0].contains("ttl_minutes") && warnings[1].contains("auto_pause_interval"));
         let known = Sandbox {
             volumes: mounts(),
             auto_destroy_at: Some("2026-01-01T00:00:00Z".to_owned()),
             auto_pause_interval: Some(7),
+            queue_timeout: Some(3),
             ..Sandbox::default()
         };
         assert!(settings.verify(&known).unwrap().is_empty());

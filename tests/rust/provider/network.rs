@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
+use inspect_daytona::ErrorKind;
 use inspect_daytona::local::control::{LocalOptions, LocalServer};
 use serde_json::json;
 
@@ -210,4 +211,23 @@ async fn what_a_sandbox_sends_while_the_other_end_has_finished_arrives() {
     output(&sandbox, &send).await;
     assert_eq!(received.join().unwrap(), 5_000_000);
     fixture.finish().await;
+}
+
+/// Servers drop what they do not know without a word, and an agent on the open internet is another experiment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_is_not_confined_as_asked_is_an_error_and_deleted() {
+    for (settings, field) in [
+        (json!({"network_block_all": true}), "networkBlockAll"),
+        (json!({"network_allow_list": ["10.0.0.0/8"]}), "networkAllowList"),
+        (json!({"domain_allow_list": ["example.org"]}), "domainAllowList"),
+    ] {
+        let fixture = Fixture::new().await;
+        fixture.fault("POST", "/api/sandbox", 1, json!({"kind": "forget", "fields": [field]})).await;
+        let error = fixture.sandbox_with(settings).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("would not be confined as the task asks"), "{error}");
+        let counts = fixture.run.counts();
+        assert_eq!((counts.created, counts.deleted), (1, 1), "{field}");
+        fixture.finish().await;
+    }
 }

@@ -125,6 +125,49 @@ async fn a_command_runs_once_in_the_background_with_the_service_user_directory_a
     fixture.finish().await;
 }
 
+/// A build whose entrypoint notes each of its arguments in a file.
+fn noting(service: Value) -> Value {
+    let entrypoint =
+        json!(["/bin/sh", "-c", "printf '%s\\n' \"$@\" >> /tmp/noted; sleep 1000", "sh", "image"]);
+    let mut service = service;
+    service["build"] = json!({"dockerfile_inline": format!("FROM {IMAGE}\nENTRYPOINT {entrypoint}\n")});
+    service
+}
+
+/// What was noted. The platform starts its own before ours, so nothing else is to come.
+async fn noted(sandbox: &Sandbox) -> String {
+    let is_there = async || sandbox.exec(shell("test -s /tmp/noted")).await.unwrap().returncode == 0;
+    until("something is noted", is_there).await;
+    output(sandbox, "cat /tmp/noted").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entrypoint_of_the_dockerfile_runs_where_the_service_has_none() {
+    let fixture = server().await;
+    let sandbox = sandbox(&fixture, noting(json!({}))).await.unwrap();
+    assert_eq!(noted(&sandbox).await, "image\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_the_arguments_of_the_dockerfiles_entrypoint_which_runs_once() {
+    let fixture = server().await;
+    let sandbox = sandbox(&fixture, noting(json!({"command": ["of", "service"]}))).await.unwrap();
+    assert_eq!(noted(&sandbox).await, "image\nof\nservice\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entrypoint_of_the_service_replaces_that_of_the_dockerfile() {
+    let fixture = server().await;
+    let own = json!(["/bin/sh", "-c", "echo service >> /tmp/noted; sleep 1000"]);
+    let first = sandbox(&fixture, noting(json!({"entrypoint": own}))).await.unwrap();
+    assert_eq!(noted(&first).await, "service\n");
+    let none = sandbox(&fixture, noting(json!({"entrypoint": [], "command": own}))).await.unwrap();
+    assert_eq!(noted(&none).await, "service\n");
+    fixture.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_ends_at_once_leaves_the_sandbox_usable() {
     let fixture = server().await;

@@ -18,14 +18,13 @@ impl Project {
         let mut sent: BTreeMap<&Path, String> = BTreeMap::new();
         for local in plan.local_paths.iter().filter(|local| local.purpose == Purpose::Seccomp) {
             let next = format!("seccomp-{}", sent.len());
-            let path = match sent.get(local.path.as_path()) {
-                Some(path) => path.clone(),
-                None => {
-                    let text = fs::read(&local.path).map_err(|error| unreadable(&local.path, &error))?;
-                    entries.push(Item::new(next.clone(), Content::Bytes(Bytes::from(text)), 0o644));
-                    sent.insert(&local.path, next.clone());
-                    next
-                }
+            let path = if let Some(path) = sent.get(local.path.as_path()) {
+                path.clone()
+            } else {
+                let text = fs::read(&local.path).map_err(|error| unreadable(&local.path, &error))?;
+                entries.push(Item::new(next.clone(), Content::Bytes(Bytes::from(text)), 0o644));
+                sent.insert(&local.path, next.clone());
+                next
             };
             let Some(Value::Array(options)) = self.service(&local.service)?.get_mut("security_opt") else {
                 return Err(unexpected("a seccomp profile belongs to no option"));
