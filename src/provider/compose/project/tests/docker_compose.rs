@@ -45,8 +45,14 @@ fn texts(value: &Value) -> BTreeMap<String, String> {
 
 /// Without what differs on purpose: paths, and what is resolved here.
 fn comparable(mut model: Value) -> Value {
-    for service in model["services"].as_object_mut().unwrap().values_mut() {
+    let services = model["services"].as_object_mut().unwrap();
+    let running: Vec<_> = services.keys().cloned().collect();
+    for service in services.values_mut() {
         let service = service.as_object_mut().unwrap();
+        if let Some(needed) = service.get_mut("depends_on").and_then(Value::as_object_mut) {
+            // an optional one that does not run
+            needed.retain(|name, needed| running.contains(name) || needed["required"] != false);
+        }
         service.retain(|key, _| !RESOLVED.contains(&key.as_str()) && !key.starts_with("x-"));
         if let Some(environment) = service.get_mut("environment").and_then(Value::as_object_mut) {
             environment.retain(|_, value| !value.is_null());
