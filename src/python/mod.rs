@@ -3,14 +3,16 @@
 //! - [`runtime`]: the tokio runtime and operations that Python awaits
 //! - [`gate`]: the way into Python for threads of this module
 //! - [`errors`]: which exception an [`Error`](crate::Error) becomes
-//! - [`provider`]: connection, run and sandbox, as the provider's Python class uses them
+//! - [`provider`], [`run`], [`sandbox`]: connection, run and sandbox, as the provider's Python class uses them
 //! - [`local`]: the embedded Daytona
 
 mod errors;
 mod gate;
 mod local;
 mod provider;
+mod run;
 mod runtime;
+mod sandbox;
 
 use pyo3::prelude::*;
 
@@ -20,9 +22,13 @@ mod _core {
     #[pymodule_export]
     use super::local::{LocalServer, local_statistics, serve, start_local};
     #[pymodule_export]
-    use super::provider::{Provider, Run, Sandbox, connect, explain, is_local, task_environment};
+    use super::provider::{Provider, connect, explain, is_local, task_environment};
+    #[pymodule_export]
+    use super::run::Run;
     #[pymodule_export]
     use super::runtime::{Operation, shutdown};
+    #[pymodule_export]
+    use super::sandbox::Sandbox;
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

@@ -1,39 +1,25 @@
-//! Connection, run and sandbox, as the provider's Python class uses them.
+//! The connection to Daytona, as the provider's Python class uses it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
 use tokio::sync::Mutex;
 
 use super::errors::to_exception;
 use super::gate;
 use super::local;
-use super::runtime::{Operation, runtime, start, unpanicked};
+use super::run::Run;
+use super::runtime::{Operation, start, unpanicked};
 use crate::api::sandbox::Sandbox as SandboxRecord;
 use crate::client::{Client, ClientOptions, Credentials, Environment};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::provider;
 use crate::provider::cleanup;
 
 /// The process's connection, and the settings that it was made from: a changed environment makes another one.
 /// Held while connecting, so that tasks that begin together share one.
 static CONNECTED: Mutex<Option<(BTreeMap<String, String>, Provider)>> = Mutex::const_new(None);
-
-/// Runs by id: those that Python still has, and those that have sandboxes left, so that the process's end leaves none.
-static RUNS: std::sync::Mutex<BTreeMap<String, provider::Run>> = std::sync::Mutex::new(BTreeMap::new());
-
-/// Finishes what a second Ctrl-C kept the eval from finishing; returns what is left.
-pub(super) async fn settle_runs(limit: Duration) -> Vec<provider::Left> {
-    let runs = std::mem::take(&mut *RUNS.lock().unwrap_or_else(PoisonError::into_inner));
-    let settling = futures_util::future::join_all(runs.values().map(provider::Run::settle));
-    let _in_time = tokio::time::timeout(limit, settling).await;
-    runs.values().filter(|run| !run.is_kept()).flat_map(provider::Run::left).collect()
-}
 
 /// A connection to Daytona. Cheap to clone.
 #[pyclass(frozen, module = "inspect_daytona._core")]
@@ -85,6 +71,10 @@ async fn make_provider(environ: &BTreeMap<String, String>) -> Result<Provider> {
 }
 
 impl Provider {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn new(client: Client, local: Option<Arc<local::Shared>>) -> Self {
         Self { client, images: provider::Images::default(), deletions: provider::Deletions::default(), local }
     }
@@ -92,7 +82,7 @@ impl Provider {
 
 /// Settings from their JSON. Here and now, with the GIL: files and the environment are those of the call, and no other
 /// thread of Python's can change the environment while it is read.
-fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
+pub(super) fn read_settings(py: Python<'_>, json: &str) -> PyResult<provider::Settings> {
     unpanicked(|| provider::Settings::from_json(json).map_err(|error| to_exception(py, &error)))
 }
 
@@ -141,8 +131,7 @@ impl Provider {
     fn begin_run(&self) -> Run {
         let (client, images) = (self.client.clone(), self.images.clone());
         let run = provider::Run::after_others(client, images, self.deletions.clone());
-        RUNS.lock().unwrap_or_else(PoisonError::into_inner).insert(run.id().to_owned(), run.clone());
-        Run { run, local: self.local.is_some() }
+        Run::begin(run, self.local.is_some())
     }
 
     /// Checks the key, the server, and that `settings` (JSON) can be met, before anything is created.
@@ -229,7 +218,7 @@ impl Provider {
 }
 
 /// Calls `callback` from a thread of this module; an interpreter that shuts down is told nothing more.
-fn tell(callback: &Py<PyAny>, arguments: impl for<'a> pyo3::call::PyCallArgs<'a>) {
+pub(super) fn tell(callback: &Py<PyAny>, arguments: impl for<'a> pyo3::call::PyCallArgs<'a>) {
     let _told = gate::enter(|py| {
         if let Err(error) = callback.call1(py, arguments) {
             error.write_unraisable(py, None);
@@ -237,211 +226,8 @@ fn tell(callback: &Py<PyAny>, arguments: impl for<'a> pyo3::call::PyCallArgs<'a>
     });
 }
 
-fn listener(on_note: Py<PyAny>) -> provider::Listener {
-    provider::Listener::new(move |note, line| tell(&on_note, (note == provider::Note::Warning, line)))
-}
-
 /// `(id, name, state, created, run)` of a sandbox.
 fn row(sandbox: SandboxRecord) -> (String, String, &'static str, String, String) {
     let run = sandbox.labels.get(provider::names::RUN_ID).cloned().unwrap_or_default();
     (sandbox.id, sandbox.name, sandbox.state.as_str(), sandbox.created_at.unwrap_or_default(), run)
-}
-
-/// An eval run.
-#[pyclass(frozen, module = "inspect_daytona._core")]
-#[derive(Debug)]
-pub(super) struct Run {
-    run: provider::Run,
-    local: bool,
-}
-
-/// Nobody can create sandboxes in it any more.
-impl Drop for Run {
-    fn drop(&mut self) {
-        if self.run.is_kept() || self.run.left().is_empty() {
-            RUNS.lock().unwrap_or_else(PoisonError::into_inner).remove(self.run.id());
-        }
-    }
-}
-
-#[pymethods]
-impl Run {
-    /// The run's id, in the label `inspect_run_id`.
-    #[getter]
-    fn id(&self) -> &str {
-        self.run.id()
-    }
-
-    /// Whether its Daytona is inside this process, and ends with it.
-    #[getter]
-    fn is_local(&self) -> bool {
-        self.local
-    }
-
-    /// How many sandboxes were created.
-    #[getter]
-    fn created(&self) -> u64 {
-        self.run.counts().created
-    }
-
-    /// How many sandboxes were deleted.
-    #[getter]
-    fn deleted(&self) -> u64 {
-        self.run.counts().deleted
-    }
-
-    /// Whether `provider` made this run, or one just like it.
-    fn belongs_to(&self, provider: &Provider) -> bool {
-        self.run.client().is_same(&provider.client)
-    }
-
-    /// A fresh name for a sandbox.
-    #[staticmethod]
-    fn sandbox_name(task: Option<&str>, sample: Option<&str>) -> String {
-        provider::names::sandbox_name(task, sample)
-    }
-
-    /// Creates a sandbox; ends with a list with a `Sandbox` for each of its services, the default one first.
-    /// `on_note(is_warning, line)` is called with what the user should know or wait for, from a thread of this module.
-    fn create(
-        &self,
-        py: Python<'_>,
-        name: String,
-        settings: &str,
-        on_note: Py<PyAny>,
-        on_done: Py<PyAny>,
-    ) -> PyResult<Operation> {
-        let (run, local) = (self.run.clone(), self.local);
-        let settings = read_settings(py, settings)?;
-        let future = async move {
-            let services = run.create_services_told(name, settings, listener(on_note)).await?;
-            Ok(services.into_iter().map(|(service, inner)| Sandbox { service, inner, local }).collect())
-        };
-        start(on_done, future, |py, sandboxes: Vec<Sandbox>| {
-            Ok(sandboxes.into_pyobject(py)?.into_any().unbind())
-        })
-    }
-
-    /// Gives up a sandbox that may or may not exist. Never waits.
-    fn abandon(&self, name: &str) -> PyResult<()> {
-        let _in_runtime = runtime()?.enter();
-        self.run.abandon(name);
-        Ok(())
-    }
-
-    /// Ends the run; ends with a list of `(name, id, reason)` of sandboxes that are left.
-    fn finish(&self, cleanup: bool, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let run = self.run.clone();
-        let future = async move { Ok(run.finish(cleanup).await) };
-        start(on_done, future, |py, left: Vec<provider::Left>| {
-            Ok(left.into_iter().map(left_row).collect::<Vec<_>>().into_pyobject(py)?.into_any().unbind())
-        })
-    }
-
-    /// `(name, id, reason)` of the sandboxes on the run's account now.
-    fn left(&self) -> Vec<LeftRow> {
-        self.run.left().into_iter().map(left_row).collect()
-    }
-}
-
-type LeftRow = (String, Option<String>, String);
-
-fn left_row(left: provider::Left) -> LeftRow {
-    (left.name, left.id, left.reason)
-}
-
-/// A running sandbox.
-#[pyclass(frozen, module = "inspect_daytona._core")]
-#[derive(Debug)]
-pub(super) struct Sandbox {
-    service: String,
-    inner: provider::Sandbox,
-    local: bool,
-}
-
-#[pymethods]
-impl Sandbox {
-    /// The service's name in a compose file; `default` where there is none.
-    #[getter]
-    fn service(&self) -> &str {
-        &self.service
-    }
-
-    /// The sandbox's name.
-    #[getter]
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    /// The sandbox's id.
-    #[getter]
-    fn id(&self) -> &str {
-        self.inner.id()
-    }
-
-    /// Whether this run has deleted it, or is about to.
-    #[getter]
-    fn is_deleted(&self) -> bool {
-        self.inner.is_deleted()
-    }
-
-    /// A shell command that opens a shell in the sandbox, or in the container that this is, as `user`; `None` where there is
-    /// no way in from outside.
-    fn connection_command(&self, user: Option<&str>) -> Option<String> {
-        (!self.local).then(|| self.inner.shell_command(user))
-    }
-
-    /// Runs a command; ends with `(returncode, stdout, stderr, timed_out)`.
-    #[expect(clippy::too_many_arguments, reason = "they are Inspect's, in its order")]
-    fn exec(
-        &self,
-        argv: Vec<String>,
-        input: Option<PyBackedBytes>,
-        cwd: Option<String>,
-        env: BTreeMap<String, String>,
-        user: Option<String>,
-        timeout: Option<f64>,
-        output_limit: u64,
-        on_done: Py<PyAny>,
-    ) -> PyResult<Operation> {
-        let sandbox = self.inner.clone();
-        let timeout = timeout.map(duration).transpose();
-        let future = async move {
-            let input = input.map(Bytes::from_owner);
-            let timeout = timeout?;
-            sandbox.exec(provider::Command { argv, input, cwd, env, user, timeout, output_limit }).await
-        };
-        start(on_done, future, |py, outcome: provider::Outcome| {
-            let values = (outcome.returncode, outcome.stdout, outcome.stderr, outcome.timed_out);
-            Ok(values.into_pyobject(py)?.into_any().unbind())
-        })
-    }
-
-    /// Writes a file.
-    fn write_file(&self, path: String, contents: PyBackedBytes, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.inner.clone();
-        let future = async move { sandbox.write_file(&path, Bytes::from_owner(contents)).await };
-        start(on_done, future, |py, ()| Ok(py.None()))
-    }
-
-    /// Reads a file of at most `limit` bytes; ends with `bytes`.
-    fn read_file(&self, path: String, limit: u64, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.inner.clone();
-        let future = async move { sandbox.read_file(&path, limit).await };
-        start(on_done, future, |py, bytes: Bytes| Ok(PyBytes::new(py, &bytes).into_any().unbind()))
-    }
-
-    /// Deletes the sandbox.
-    fn delete(&self, on_done: Py<PyAny>) -> PyResult<Operation> {
-        let sandbox = self.inner.clone();
-        let future = async move { sandbox.delete().await };
-        start(on_done, future, |py, ()| Ok(py.None()))
-    }
-}
-
-/// A timeout in seconds.
-fn duration(seconds: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        Error::new(ErrorKind::InvalidArgument, format!("a timeout of {seconds} seconds is not possible"))
-    })
 }

@@ -178,7 +178,7 @@ pub(super) fn shutdown(py: Python<'_>, seconds: f64) -> Vec<(String, Option<Stri
     let limit = std::time::Duration::from_secs_f64(seconds.clamp(0.0, 600.0));
     let left = py.detach(|| {
         pyo3_async_runtimes::tokio::get_runtime().block_on(async {
-            let left = super::provider::settle_runs(limit).await;
+            let left = super::run::settle_runs(limit).await;
             let _in_time = tokio::time::timeout(limit, super::local::shutdown_all()).await;
             left.into_iter().map(|left| (left.name, left.id)).collect()
         })
