@@ -79,7 +79,8 @@ fn build(
         }
         (None, Some(inline)) => DockerfileSource::Inline(inline.name("dockerfile_inline")?.to_owned()),
         (file, None) => {
-            let written = file.map(|node| node.name("dockerfile")).transpose()?.unwrap_or("Dockerfile");
+            let written = file.map(|node| node.text("dockerfile")).transpose()?.unwrap_or_default();
+            let written = if written.is_empty() { "Dockerfile" } else { written };
             let path = super::files::normalize(&context.join(written));
             if !matches!(reading.context.files.kind(&path), Ok(FileKind::File { .. })) {
                 return Err(file
@@ -107,7 +108,12 @@ fn build(
             Some(node) => Variables(pairs(node, "args", &|name| (reading.lookup)(name))?),
             None => Variables::default(),
         },
-        target: mapping.get("target").map(|node| node.name("target")).transpose()?.map(str::to_owned),
+        target: mapping
+            .get("target")
+            .map(|node| node.text("target"))
+            .transpose()?
+            .filter(|target| !target.is_empty())
+            .map(str::to_owned),
         no_cache: flag(mapping, "no_cache")?,
         pull: flag(mapping, "pull")?,
     }))

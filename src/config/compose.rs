@@ -11,7 +11,7 @@ use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::secrets;
 use super::service::{self, Surroundings, is_marked_default};
-use super::{build, model, multi};
+use super::{build, model, multi, network, resources, storage};
 
 /// Reads an interpolated compose file.
 pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
@@ -48,6 +48,12 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         volumes: section("volumes")?,
         platform: &settings.volumes,
     };
+    if let Some(networks) = around.networks {
+        network::check(&mut reading, networks)?;
+    }
+    if let Some(volumes) = around.volumes {
+        storage::check_volumes(&mut reading, volumes)?;
+    }
     let mut local = Vec::new();
     let mut read = Vec::new();
     let mut asked = Asked::default();
@@ -61,6 +67,8 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         ([entry], 1) => {
             let service = read.swap_remove(0);
             let service = single(&mut reading, service, entry, &settings)?;
+            let setting = top.get("x-daytona");
+            resources::check_gpus(&mut reading, &active, &settings, setting, &service.resources)?;
             let warnings = reading.into_warnings();
             Ok(Plan::Single(Box::new(SandboxPlan { service, settings, warnings })))
         }
@@ -69,6 +77,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
             multi::check(&mut reading, top, &active, &read, &settings)?;
             let default = default_service(&active)?;
             let resources = overlay(multi::total(&asked), &settings.resources);
+            resources::check_gpus(&mut reading, &active, &settings, top.get("x-daytona"), &resources)?;
             Ok(Plan::Multi(Box::new(ComposeProject {
                 directory: reading.directory.to_path_buf(),
                 model: ComposeModel(model::render(top, &active, &read, &used)),

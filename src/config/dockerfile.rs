@@ -231,11 +231,11 @@ fn copied(instruction: &Instruction) -> Vec<String> {
     if instruction.flags.iter().any(|flag| flag.starts_with("--from=")) {
         return Vec::new();
     }
-    let words = match instruction.json() {
-        Some(words) => words,
-        None => instruction.words.clone(),
-    };
-    let sources = &words[..words.len().saturating_sub(1)];
+    let sources = |words: &[String]| words[..words.len().saturating_sub(1)].to_vec();
+    if let Some(words) = instruction.json() {
+        return sources(&words);
+    }
+    let sources = sources(&instruction.words);
     sources.iter().filter(|word| !word.starts_with("<<")).map(|word| word.replace(['"', '\''], "")).collect()
 }
 

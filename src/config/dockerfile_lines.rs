@@ -59,7 +59,10 @@ pub(crate) fn instructions(text: &str) -> (char, Vec<Instruction>) {
             }
         }
         let instruction = instruction(joined.trim(), start..end, escape);
-        if matches!(instruction.keyword.as_str(), "RUN" | "COPY" | "ADD") {
+        let takes_heredocs = |keyword: &str| matches!(keyword, "RUN" | "COPY" | "ADD");
+        let runs_later = instruction.keyword == "ONBUILD"
+            && instruction.words.first().is_some_and(|word| takes_heredocs(&word.to_ascii_uppercase()));
+        if takes_heredocs(&instruction.keyword) || runs_later {
             for heredoc in instruction.words.iter().filter_map(|word| heredoc(word)) {
                 lines.skip_heredoc(&heredoc);
             }

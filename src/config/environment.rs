@@ -22,7 +22,13 @@ pub(crate) fn read(reading: &Reading<'_>, service: &Mapping) -> Read<Variables> 
         }
     }
     if let Some(node) = service.get("environment") {
-        environment.extend(pairs(node, "environment", &|name| (reading.lookup)(name))?);
+        for (name, value) in named(node, "environment", &|name| (reading.lookup)(name))? {
+            match value {
+                Some(value) => environment.insert(name, value),
+                // a name that this machine does not know is unset, also where a file has a value for it
+                None => environment.remove(&name),
+            };
+        }
     }
     Ok(environment)
 }
@@ -116,18 +122,26 @@ pub(crate) fn pairs(
     key: &str,
     inherit: &dyn Fn(&str) -> Option<String>,
 ) -> Read<BTreeMap<String, String>> {
+    let named = named(node, key, inherit)?;
+    Ok(named.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+/// The same with the names that are left out.
+fn named(
+    node: &Node,
+    key: &str,
+    inherit: &dyn Fn(&str) -> Option<String>,
+) -> Read<BTreeMap<String, Option<String>>> {
     let mut out = BTreeMap::new();
     let mut put = |name: &str, value: Option<&str>, node: &Node| -> Read<()> {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(node.problem(format!("`{name}` in `{key}` is not the name of a variable")));
         }
         let value = value.map(str::to_owned).or_else(|| inherit(name));
-        if let Some(value) = value {
-            if value.contains('\0') {
-                return Err(node.problem(format!("`{name}` in `{key}` contains a NUL byte")));
-            }
-            out.insert(name.to_owned(), value);
+        if value.as_ref().is_some_and(|value| value.contains('\0')) {
+            return Err(node.problem(format!("`{name}` in `{key}` contains a NUL byte")));
         }
+        out.insert(name.to_owned(), value);
         Ok(())
     };
     match &node.value {

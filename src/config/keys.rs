@@ -1,5 +1,11 @@
 //! Every key of a compose file and what becomes of it. The tables of `docs/configuration.md` are held against these.
 
+mod mounts;
+mod networks;
+
+pub use mounts::{BIND, IMAGE, IN_MEMORY, MOUNT, NAMED, VOLUME};
+pub use networks::{MEMBERSHIP, NETWORK, PORT};
+
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -71,9 +77,9 @@ pub const TOP: &[Key] = &[
     key("version", Satisfied, Satisfied, "obsolete in Compose too"),
     key(
         "volumes",
-        Satisfied,
         Honoured,
-        "a single service's named volumes are its own disk; external ones are refused",
+        Honoured,
+        "a single service's are directories of its own disk; external ones are refused",
     ),
 ];
 
@@ -97,7 +103,12 @@ pub const SERVICE: &[Key] = &[
     ),
     key("cgroup", Ignored, Honoured, "a sandbox has its own"),
     key("cgroup_parent", Ignored, Honoured, "a sandbox has its own"),
-    key("command", Honoured, Honoured, "a line is split into words as Compose does"),
+    key(
+        "command",
+        Honoured,
+        Honoured,
+        "a line is split into words as Compose does; what follows an unquoted `;`, `&`, `<`, `>` or pipe is dropped, with a warning",
+    ),
     key("configs", Refused, Honoured, "copy the file in the Dockerfile, or give it with the sample"),
     key("container_name", Ignored, Honoured, "a single sandbox has a name of its own"),
     key("cpu_count", Ignored, Honoured, "for Windows; use `cpus`"),
@@ -124,13 +135,18 @@ pub const SERVICE: &[Key] = &[
     key("dns_opt", Refused, Honoured, "the platform sets the name servers"),
     key("dns_search", Refused, Honoured, "the platform sets the name servers"),
     key("domainname", Ignored, Honoured, "only `hostname` is set"),
-    key("entrypoint", Honoured, Honoured, "an empty list removes the image's"),
+    key(
+        "entrypoint",
+        Honoured,
+        Honoured,
+        "an empty list removes the image's; a single service runs only that of a Dockerfile by itself",
+    ),
     key("env_file", Honoured, Honoured, "read on this machine; `environment` wins"),
     key(
         "environment",
         Honoured,
         Honoured,
-        "values stay as written; a name alone takes the value of this machine",
+        "values stay as written; a name alone takes the value of this machine, and is unset where there is none",
     ),
     key(
         "expose",
@@ -175,7 +191,12 @@ pub const SERVICE: &[Key] = &[
         Honoured,
         "`none` blocks the network; `bridge`, `default` and `host` leave it as it is",
     ),
-    key("networks", Honoured, Honoured, "all of them `internal: true` blocks the network"),
+    key(
+        "networks",
+        Honoured,
+        Honoured,
+        "all of them `internal: true` blocks the network; see below for their keys",
+    ),
     key("oom_kill_disable", Ignored, Honoured, "memory pressure is the platform's"),
     key("oom_score_adj", Ignored, Honoured, "memory pressure is the platform's"),
     key("pid", Ignored, Honoured, "a sandbox has its own; another container's is refused"),
@@ -202,7 +223,12 @@ pub const SERVICE: &[Key] = &[
     key("pull_refresh_after", Satisfied, Honoured, "images are prepared once"),
     key("read_only", Refused, Honoured, "a sandbox's disk is writable, so the isolation would be weaker"),
     key("restart", Ignored, Honoured, "a sandbox runs on when its command ends"),
-    key("runtime", Ignored, Honoured, "the platform chooses it"),
+    key(
+        "runtime",
+        Ignored,
+        Honoured,
+        "the platform chooses it; `nvidia` gives no GPU unless one is asked for",
+    ),
     key("scale", Honoured, Honoured, "only 1"),
     key("secrets", Refused, Honoured, "use `x-daytona.secrets`, or copy the file in the Dockerfile"),
     key("security_opt", Honoured, Honoured, "what widens is ignored with a warning, what narrows is refused"),
@@ -212,7 +238,12 @@ pub const SERVICE: &[Key] = &[
     key("stop_signal", Ignored, Honoured, "sandboxes are deleted, not stopped"),
     key("storage_opt", Ignored, Honoured, "use `x-daytona.disk`"),
     key("sysctls", Refused, Honoured, "the kernel belongs to the platform"),
-    key("tmpfs", Honoured, Honoured, "mounted when the sandbox starts"),
+    key(
+        "tmpfs",
+        Honoured,
+        Honoured,
+        "mounted when the sandbox starts, `noexec`, `nosuid` and `nodev` unless its options say otherwise",
+    ),
     key("tty", Satisfied, Honoured, "commands of an eval have no terminal"),
     key(
         "ulimits",
@@ -229,7 +260,7 @@ pub const SERVICE: &[Key] = &[
         "volumes",
         Honoured,
         Honoured,
-        "a single service's own volumes are its disk; bind mounts are refused there",
+        "directories of a single service's disk; bind mounts and `ro` are refused there",
     ),
     key("volumes_from", Refused, Honoured, "there are no other containers"),
     key("working_dir", Honoured, Honoured, "where commands run and what relative paths start from"),
@@ -250,12 +281,17 @@ pub const BUILD: &[Key] = &[
     key("isolation", Ignored, Honoured, "for Windows"),
     key("labels", Ignored, Honoured, "metadata of an image that nobody else sees"),
     key("network", Ignored, Honoured, "builds use the platform's network"),
-    key("no_cache", Honoured, Honoured, ""),
-    key("no_cache_filter", Ignored, Honoured, "use `no_cache`"),
+    key(
+        "no_cache",
+        Refused,
+        Honoured,
+        "the platform keeps layers by itself; whatever changes in the Dockerfile or its files is built anew",
+    ),
+    key("no_cache_filter", Ignored, Honoured, "the platform keeps layers by itself"),
     key("platforms", Honoured, Honoured, "must include `linux/amd64`"),
     key("privileged", Refused, Honoured, "builds of the platform have no more rights than usual"),
     key("provenance", Ignored, Honoured, "metadata of an image that nobody else sees"),
-    key("pull", Honoured, Honoured, ""),
+    key("pull", Refused, Honoured, "the platform keeps images by itself; name a newer tag, or a digest"),
     key("sbom", Ignored, Honoured, "metadata of an image that nobody else sees"),
     key("secrets", Refused, Honoured, "builds of the platform have no secrets"),
     key("shm_size", Ignored, Honoured, "builds use the platform's machine"),

@@ -10,6 +10,7 @@
 
 mod allow_list;
 mod build;
+mod command_line;
 mod compose;
 pub mod context;
 pub mod dockerfile;
@@ -42,6 +43,8 @@ mod service;
 mod source;
 mod storage;
 mod suggest;
+mod tmpfs;
+mod typed;
 mod units;
 mod values;
 mod yaml;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{ImageSource, Service};
 use super::secrets::Used;
+use super::typed::typed;
 
 /// Keys that have no meaning inside the sandbox, or that are resolved here.
 const LEFT_OUT: [&str; 8] =
@@ -35,7 +36,7 @@ pub(crate) fn render(top: &Mapping, active: &[&Entry], services: &[Service], use
                 let name = field.key.as_str();
                 let says_something = field.value.value != Value::Null;
                 if says_something && !LEFT_OUT.contains(&name) && !name.starts_with("x-") {
-                    rendered.insert(field.key.clone(), json(&field.value));
+                    rendered.insert(field.key.clone(), below(&field.value, &mut vec![name]));
                 }
             }
         }
@@ -82,20 +83,45 @@ fn texts(values: &BTreeMap<String, String>) -> Json {
 }
 
 fn json(node: &Node) -> Json {
+    rendered(node, None)
+}
+
+/// The same at a path below a service.
+fn below<'a>(node: &'a Node, path: &mut Vec<&'a str>) -> Json {
+    rendered(node, Some(path))
+}
+
+fn rendered<'a>(node: &'a Node, mut path: Option<&mut Vec<&'a str>>) -> Json {
+    let mut inner = |key: &'a str, node: &'a Node| match path.as_deref_mut() {
+        Some(path) => {
+            path.push(key);
+            let json = below(node, path);
+            path.pop();
+            json
+        }
+        None => json(node),
+    };
     match &node.value {
         Value::Null => Json::Null,
-        Value::Scalar(text) if node.plain => typed(text).unwrap_or_else(|| Json::String(escape(text))),
-        Value::Scalar(text) => Json::String(escape(text)),
-        Value::Sequence(items) => items.iter().map(json).collect(),
-        Value::Mapping(mapping) => {
-            mapping.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect::<Map<_, _>>().into()
+        Value::Sequence(items) => items.iter().map(|item| inner("[]", item)).collect(),
+        Value::Mapping(mapping) => mapping
+            .iter()
+            .map(|entry| (entry.key.clone(), inner(&entry.key, &entry.value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Scalar(text) => {
+            let number = match path.as_deref() {
+                Some(path) => typed(node, path),
+                None if node.plain => as_written(text),
+                None => None,
+            };
+            number.unwrap_or_else(|| Json::String(escape(text)))
         }
     }
 }
 
-/// A number or boolean, where its JSON form is exactly what was written; `3.10` and `0755` stay texts, which Compose
-/// converts where it needs to.
-fn typed(text: &str) -> Option<Json> {
+/// A number or boolean, where its JSON form is exactly what was written; `3.10` stays a text.
+fn as_written(text: &str) -> Option<Json> {
     match text {
         "true" => Some(Json::Bool(true)),
         "false" => Some(Json::Bool(false)),

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use super::keys::{MEMBERSHIP, NETWORK, PORT};
 use super::node::{Mapping, Node, Value};
 use super::plan::{Network, Port};
-use super::problem::{Problem, Read};
+use super::problem::{Place, Problem, Read};
 use super::reading::Reading;
 use super::units::port_range;
 
@@ -42,50 +43,126 @@ pub(crate) fn access(
             return Err(Problem::at(place, format!("the network `{name}` is not defined in this file")));
         }
     }
-    let is_internal = |name: &str| -> Read<bool> {
-        let network = networks.and_then(|networks| networks.get(name));
-        match network.map(|node| node.mapping("networks")).transpose()?.and_then(|map| map.get("internal")) {
-            Some(node) => node.boolean("internal"),
-            None => Ok(false),
-        }
-    };
-    let names =
+    let names: Vec<&str> =
         if names.is_empty() { vec!["default"] } else { names.iter().map(|(n, _)| n.as_str()).collect() };
+    let mut access = Network::Blocked;
     for name in names {
-        if !is_internal(name)? {
-            return Ok(Network::Default);
+        let is_open = match networks.and_then(|networks| networks.get(name)) {
+            Some(node) => is_open(reading, name, node)?,
+            None => true,
+        };
+        if is_open {
+            access = Network::Default;
         }
     }
-    Ok(Network::Blocked)
+    Ok(access)
 }
 
-fn names(reading: &mut Reading<'_>, node: &Node) -> Read<Vec<(String, super::problem::Place)>> {
-    match &node.value {
-        Value::Mapping(mapping) => Ok(mapping
-            .iter()
-            .map(|entry| {
-                if !reading.multi && !entry.value.is_void() {
-                    let message = "options of a service's network have no effect: there is no other service";
-                    reading.warn(&entry.value.place, message);
-                }
-                (entry.key.clone(), entry.place.clone())
-            })
-            .collect()),
-        _ => node
-            .sequence("networks")?
-            .iter()
-            .map(|item| Ok((item.name("networks")?.to_owned(), item.place.clone())))
-            .collect(),
+/// Refuses what nobody knows in top-level `networks`: a misspelt `internal` would open one.
+pub(crate) fn check(reading: &mut Reading<'_>, networks: &Mapping) -> Read<()> {
+    for entry in networks.iter().filter(|entry| entry.value.value != Value::Null) {
+        let network = entry.value.mapping(&entry.key)?;
+        reading.check_keys(network, NETWORK, format_args!("network `{}`", entry.key))?;
     }
+    Ok(())
+}
+
+/// Whether a network has internet. Of a single service's, an error where nobody can say.
+fn is_open(reading: &mut Reading<'_>, key: &str, node: &Node) -> Read<bool> {
+    let network = node.mapping(key)?;
+    let internal = network.get("internal").map_or(Ok(false), |node| node.boolean("internal"))?;
+    if reading.multi {
+        return Ok(!internal);
+    }
+    if let Some(external) = network.get("external") {
+        // Compose takes the old form too: a mapping with the name
+        let (is_external, old_name) = match &external.value {
+            Value::Mapping(old) => (true, old.get("name")),
+            _ => (external.boolean("external")?, None),
+        };
+        let name = network.get("name").or(old_name).map_or(Ok(key), |name| name.text("name"))?;
+        match name {
+            _ if !is_external => {}
+            "none" => return Ok(false),
+            "bridge" | "host" => return Ok(true),
+            _ => {
+                return Err(external
+                    .problem(format!(
+                        "the network `{name}` is external, so it is not known whether it has internet"
+                    ))
+                    .hint("Leave `external` out; `internal: true` says that it has none"));
+            }
+        }
+    }
+    if internal {
+        return Ok(false);
+    }
+    let hint = "Leave it out; `internal: true` says that the network has no internet";
+    if let Some(driver) = network.get("driver")
+        && !matches!(driver.text("driver")?, "" | "bridge" | "default")
+    {
+        let message = format!("a network with the driver {} is not supported", driver.describe());
+        return Err(driver.problem(message).hint(hint));
+    }
+    if let Some(node) = network.get("enable_ipv4")
+        && !node.boolean("enable_ipv4")?
+    {
+        return Err(node.problem("a sandbox has IPv4, so `enable_ipv4: false` is not supported").hint(hint));
+    }
+    if let Some(options) = network.get("driver_opts") {
+        for option in options.mapping("driver_opts")?.iter() {
+            let is_harmless = match option.key.as_str() {
+                "com.docker.network.bridge.enable_ip_masquerade" => option.value.boolean(&option.key)?,
+                "com.docker.network.bridge.enable_icc"
+                | "com.docker.network.bridge.host_binding_ipv4"
+                | "com.docker.network.bridge.name"
+                | "com.docker.network.container_iface_prefix"
+                | "com.docker.network.driver.mtu" => true,
+                _ => false,
+            };
+            if !is_harmless {
+                let message = format!("the network option `{}` is not supported", option.key);
+                return Err(Problem::at(&option.place, message).hint(hint));
+            }
+            reading.warn(
+                &option.place,
+                format!(
+                    "the network option `{}` has no effect: the network belongs to the platform",
+                    option.key
+                ),
+            );
+        }
+    }
+    Ok(true)
+}
+
+fn names(reading: &mut Reading<'_>, node: &Node) -> Read<Vec<(String, Place)>> {
+    if let Value::Mapping(mapping) = &node.value {
+        let mut names = Vec::new();
+        for entry in mapping.iter() {
+            if entry.value.value != Value::Null {
+                let options = entry.value.mapping(&entry.key)?;
+                reading.check_keys(
+                    options,
+                    MEMBERSHIP,
+                    format_args!("the service's network `{}`", entry.key),
+                )?;
+            }
+            names.push((entry.key.clone(), entry.place.clone()));
+        }
+        return Ok(names);
+    }
+    let items = node.sequence("networks")?.iter();
+    items.map(|item| Ok((item.name("networks")?.to_owned(), item.place.clone()))).collect()
 }
 
 /// The ports inside the sandbox that `ports` and `expose` name, each once.
-pub(crate) fn ports(service: &Mapping) -> Read<Vec<Port>> {
+pub(crate) fn ports(reading: &mut Reading<'_>, service: &Mapping) -> Read<Vec<Port>> {
     let mut ports: Vec<Port> = Vec::new();
     for key in ["ports", "expose"] {
         let Some(node) = service.get(key) else { continue };
         for item in node.sequence(key)? {
-            for port in port(item, key)? {
+            for port in port(reading, item, key)? {
                 if !ports.contains(&port) {
                     ports.push(port);
                 }
@@ -95,17 +172,22 @@ pub(crate) fn ports(service: &Mapping) -> Read<Vec<Port>> {
     Ok(ports)
 }
 
-fn port(node: &Node, key: &str) -> Read<Vec<Port>> {
+fn port(reading: &mut Reading<'_>, node: &Node, key: &str) -> Read<Vec<Port>> {
+    let number = |node: &Node, key: &str| match node.plain_integer() {
+        Some(number) => Ok(number.to_string()),
+        None => node.text(key).map(str::to_owned),
+    };
     let (range, protocol) = if let Value::Mapping(mapping) = &node.value {
+        reading.check_keys(mapping, PORT, format_args!("an entry of `{key}`"))?;
         let Some(target) = mapping.get("target") else {
             return Err(node.problem(format!("an entry of `{key}` needs a `target`")));
         };
         let protocol = mapping.get("protocol").map(|node| node.text("protocol")).transpose()?;
-        (target.text("target")?.to_owned(), protocol.unwrap_or("tcp").to_owned())
+        (number(target, "target")?, protocol.unwrap_or("tcp").to_owned())
     } else {
         // [[address:]host:]container[/protocol]; the address may be an IPv6 one in brackets.
-        let text = node.text(key)?;
-        let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let text = number(node, key)?;
+        let (text, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
         let (host, range) = text.rsplit_once(':').unwrap_or(("", text));
         let address = host.rsplit_once(':').map_or("", |(address, _)| address);
         if !address.is_empty() && bare(address).parse::<IpAddr>().is_err() {

@@ -133,15 +133,49 @@ impl Node {
         least: T,
         most: T,
     ) -> Read<T> {
-        match self.text(key)?.parse::<T>() {
+        let number = match self.plain_integer() {
+            Some(number) => number.to_string().parse::<T>(),
+            None => self.text(key)?.parse::<T>(),
+        };
+        match number {
             Ok(number) if number >= least && number <= most => Ok(number),
             _ => Err(self.expected(key, &format!("a whole number from {least} to {most}"))),
         }
     }
 
+    /// The whole number of a scalar without quotes, as YAML reads it: `0755` and `0o755` are octal, `0x10` and `0b11` too
+    /// are numbers, and `_` may stand between digits.
+    pub(crate) fn plain_integer(&self) -> Option<i64> {
+        let Value::Scalar(text) = &self.value else { return None };
+        if !self.plain || !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-')) {
+            return None;
+        }
+        let (sign, digits) = match text.as_bytes().first()? {
+            b'-' => ("-", &text[1..]),
+            b'+' => ("", &text[1..]),
+            _ => ("", text.as_str()),
+        };
+        let digits = digits.replace('_', "");
+        let (digits, base) = match digits.as_bytes() {
+            [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+            [b'0', b'b' | b'B', ..] => (&digits[2..], 2),
+            [b'0', b'o' | b'O', ..] => (&digits[2..], 8),
+            [b'0', _, ..] => (&digits[1..], 8),
+            _ => (digits.as_str(), 10),
+        };
+        if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
+            return None;
+        }
+        i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
+    }
+
     /// A number that is neither negative nor infinite.
     pub(crate) fn number(&self, key: &str) -> Read<f64> {
-        match self.text(key)?.parse::<f64>() {
+        let number = match self.plain_integer() {
+            Some(number) => number.to_string().parse::<f64>(),
+            None => self.text(key)?.parse::<f64>(),
+        };
+        match number {
             Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
             _ => Err(self.expected(key, "a number that is not negative")),
         }

@@ -168,6 +168,9 @@ pub struct Service {
     /// Paths held in memory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
+    /// Paths of volumes, which are directories of the sandbox's own disk. Of several services, Compose makes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
     /// Labels of the container, where files hold some of them: `label_file`, then `labels`, later ones winning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
@@ -303,16 +306,20 @@ pub struct Port {
 }
 
 /// A path held in memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tmpfs {
     /// Absolute path.
     pub path: String,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Permissions, in octal as written.
+    /// Permissions, in octal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// Other options of mount(8), such as `uid=1000` and `exec`; later ones win. Without any it is `noexec`, `nosuid` and
+    /// `nodev`, as in Docker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 /// A limit of processes; -1 is unlimited.

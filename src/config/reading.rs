@@ -118,6 +118,7 @@ pub(crate) fn unknown_key<'a>(
 fn is_as_usual(name: &str, value: &Node) -> bool {
     let usual: &[&str] = match name {
         "restart" => &["no"],
+        // whether there are GPUs for NVIDIA's is said elsewhere
         "runtime" => &["nvidia", "runc"],
         "cgroup" => &["private"],
         "ipc" => &["private", "shareable"],

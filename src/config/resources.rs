@@ -1,9 +1,10 @@
 //! Cores, memory and GPUs of a service.
 
+use super::extension::XDaytona;
 use super::keys::DEPLOY;
-use super::node::{Mapping, Node, Value};
+use super::node::{Entry, Mapping, Node, Value};
 use super::plan::Resources;
-use super::problem::Read;
+use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::units::{cores, memory, whole_cores, whole_gib};
 
@@ -150,13 +151,50 @@ fn device_count(reading: &mut Reading<'_>, node: &Node, needs_capabilities: bool
     if let Some(entry) = device.entry("options").filter(|entry| !entry.value.is_void()) {
         reading.warn(&entry.place, "`options` of a GPU have no effect");
     }
-    match (device.get("count"), device.get("device_ids")) {
+    // an empty list names none, so it says nothing
+    match (device.get("count"), device.get("device_ids").filter(|ids| !ids.is_void())) {
         (Some(count), Some(_)) => Err(count.problem("`count` and `device_ids` exclude each other")),
         (Some(count), None) if matches!(count.text("count")?, "all" | "-1") => Ok(all(reading, count)),
         (Some(count), None) => count.integer("count", 0, MOST_GPUS),
         (None, Some(ids)) => Ok(u32::try_from(ids.texts("device_ids")?.len()).unwrap_or(MOST_GPUS + 1)),
         (None, None) => Ok(all(reading, node)),
     }
+}
+
+/// GPUs that are named in other words than how many there are to be.
+pub(crate) fn check_gpus(
+    reading: &mut Reading<'_>,
+    services: &[&Entry],
+    settings: &XDaytona,
+    setting: Option<&Node>,
+    asked: &Resources,
+) -> Read<()> {
+    if settings.snapshot.is_some() || asked.gpu.is_some_and(|count| count > 0) {
+        return Ok(());
+    }
+    if !asked.gpu_types.is_empty()
+        && let Some(setting) = setting
+    {
+        let mapping = setting.mapping("x-daytona")?;
+        let inner = mapping.get("resources").map(|node| node.mapping("resources")).transpose()?;
+        let place = mapping.entry("gpu_type").or(inner.and_then(|inner| inner.entry("gpu_type")));
+        let place = place.map_or(&setting.place, |entry| &entry.place);
+        return Err(Problem::at(place, "`gpu_type` has no effect without a GPU")
+            .hint("Say how many with `x-daytona.resources.gpu`, or reserve them in the service"));
+    }
+    for service in services {
+        let runtime = service.value.mapping(&service.key)?.get("runtime");
+        if let Some(node) =
+            runtime.filter(|node| !reading.multi && node.text("runtime").is_ok_and(|it| it == "nvidia"))
+        {
+            reading.warn(
+                &node.place,
+                "`runtime: nvidia` gives a sandbox no GPU: reserve it with `gpus`, `deploy.resources` or \
+                 `x-daytona.resources.gpu`",
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A sandbox has no machine whose GPUs could all be meant, so one is asked for.

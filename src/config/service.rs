@@ -1,5 +1,6 @@
 //! One service of a compose file.
 
+use super::command_line::argv;
 use super::keys::SERVICE;
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Service};
@@ -7,8 +8,8 @@ use super::platform_volume::PlatformVolume;
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
-use super::units::{argv, bytes};
-use super::{build, environment, healthcheck, network, resources, security, storage};
+use super::units::bytes;
+use super::{build, environment, healthcheck, network, resources, security, storage, tmpfs};
 
 /// The rest of the file, as far as a service refers to it.
 #[derive(Clone, Copy, Debug)]
@@ -40,27 +41,31 @@ pub(crate) fn read(
     security::options(reading, service, name, local)?;
     check_namespaces(reading, service)?;
     check_dependencies(service, around)?;
+    // what interpolates to nothing is unset
     let text = |key: &str| -> Read<Option<String>> {
-        Ok(service.get(key).map(|node| node.name(key)).transpose()?.map(str::to_owned))
+        let text = service.get(key).map(|node| node.text(key)).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
     };
-    let mut tmpfs = storage::tmpfs(service)?;
-    tmpfs.extend(storage::volumes(reading, service, name, around.volumes, around.platform, local)?);
+    let mut tmpfs = tmpfs::short(service)?;
+    let mounts = storage::volumes(reading, service, name, around.volumes, around.platform, local)?;
+    tmpfs.extend(mounts.tmpfs);
     let asked = resources::read(reading, service)?;
     let service = Service {
         name: name.to_owned(),
         image: build::image(reading, service, name, local)?,
-        command: service.get("command").map(|node| argv(node, "command")).transpose()?,
-        entrypoint: service.get("entrypoint").map(|node| argv(node, "entrypoint")).transpose()?,
+        command: service.get("command").map(|node| argv(reading, node, "command")).transpose()?,
+        entrypoint: service.get("entrypoint").map(|node| argv(reading, node, "entrypoint")).transpose()?,
         image_entrypoint: None,
         environment: environment::read(reading, service)?,
-        user: text("user")?,
+        // `${UID}:${GID}` without either
+        user: text("user")?.filter(|user| user != ":"),
         working_dir: working_dir(service)?,
         hostname: text("hostname")?,
         extra_hosts: network::extra_hosts(reading, service)?,
         healthcheck: healthcheck::read(reading, service)?,
         network: network::access(reading, service, around.networks)?,
         resources: asked.whole(),
-        ports: network::ports(service)?,
+        ports: network::ports(reading, service)?,
         // Docker reads 0 as its default.
         shm_size: service
             .get("shm_size")
@@ -68,6 +73,7 @@ pub(crate) fn read(
             .transpose()?
             .filter(|size| *size > 0),
         tmpfs,
+        volumes: mounts.directories,
         labels: environment::labels(reading, service)?,
         ulimits: storage::ulimits(service)?,
     };
@@ -102,7 +108,10 @@ fn check_extensions(service: &Mapping) -> Read<()> {
 
 fn working_dir(service: &Mapping) -> Read<Option<String>> {
     let Some(node) = service.get("working_dir") else { return Ok(None) };
-    let path = node.name("working_dir")?;
+    let path = node.text("working_dir")?;
+    if path.is_empty() {
+        return Ok(None);
+    }
     if !path.starts_with('/') {
         return Err(node.problem(format!("`working_dir` must be an absolute path, not `{path}`")));
     }
@@ -116,7 +125,7 @@ pub(crate) fn is_amd64(platform: &str) -> bool {
 
 fn check_platform(service: &Mapping) -> Read<()> {
     match service.get("platform") {
-        Some(node) if !is_amd64(node.text("platform")?) => Err(node
+        Some(node) if !matches!(node.text("platform")?, "") && !is_amd64(node.text("platform")?) => Err(node
             .problem(format!("the platform {} does not exist on Daytona", node.describe()))
             .hint("Daytona runs linux/amd64 only")),
         _ => Ok(()),
@@ -149,9 +158,17 @@ fn check_dependencies(service: &Mapping, around: Surroundings<'_>) -> Read<()> {
         Err(node.problem(format!("`depends_on` names the service `{name}`, which {why}")))
     };
     if let Value::Mapping(mapping) = &node.value {
-        return mapping.iter().try_for_each(|entry| match entry.value.mapping(&entry.key)?.get("required") {
-            Some(required) if !required.boolean("required")? => Ok(()),
-            _ => check(&entry.key, &entry.value),
+        return mapping.iter().try_for_each(|entry| {
+            let dependency = entry.value.mapping(&entry.key)?;
+            let known = ["condition", "required", "restart"];
+            let is_unknown = |key: &str| !known.contains(&key) && !key.starts_with("x-");
+            if let Some(other) = dependency.iter().find(|other| is_unknown(&other.key)) {
+                return Err(unknown_key(&other.key, &other.place, "depends_on", known));
+            }
+            match dependency.get("required") {
+                Some(required) if !required.boolean("required")? => Ok(()),
+                _ => check(&entry.key, &entry.value),
+            }
         });
     }
     node.sequence("depends_on")?.iter().try_for_each(|item| check(item.text("depends_on")?, item))

@@ -1,25 +1,46 @@
-//! Volumes, file systems in memory and limits of processes.
+//! Volumes and limits of processes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::files::normalize;
+use super::keys::{BIND, IMAGE, MOUNT, NAMED, VOLUME};
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Purpose, Tmpfs, Ulimit};
 use super::platform_volume::PlatformVolume;
 use super::problem::{Place, Read};
 use super::reading::{Reading, unknown_key};
-use super::units::bytes;
+use super::suggest::nearest;
+use super::tmpfs;
 
 /// A mount in either notation.
 struct Mount {
     kind: String,
     source: Option<String>,
     target: String,
-    tmpfs: Tmpfs,
+    /// Where its kind is `tmpfs`.
+    tmpfs: Option<Tmpfs>,
 }
 
-/// Reads `volumes`. A single sandbox needs none of its own; what comes from outside is refused there, and becomes a
+/// What a service mounts.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    /// Paths held in memory.
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    /// Paths of a single service's volumes, which are directories of its own disk.
+    pub(crate) directories: Vec<String>,
+}
+
+/// Refuses what nobody knows in top-level `volumes`.
+pub(crate) fn check_volumes(reading: &mut Reading<'_>, volumes: &Mapping) -> Read<()> {
+    for entry in volumes.iter().filter(|entry| entry.value.value != Value::Null) {
+        let volume = entry.value.mapping(&entry.key)?;
+        reading.check_keys(volume, VOLUME, format_args!("volume `{}`", entry.key))?;
+    }
+    Ok(())
+}
+
+/// Reads `volumes`. Those of a single sandbox are directories; what comes from outside is refused there, and becomes a
 /// local path where Compose mounts it.
 pub(crate) fn volumes(
     reading: &mut Reading<'_>,
@@ -28,14 +49,19 @@ pub(crate) fn volumes(
     named: Option<&Mapping>,
     platform: &[PlatformVolume],
     local: &mut Vec<LocalPath>,
-) -> Read<Vec<Tmpfs>> {
-    let Some(node) = service.get("volumes") else { return Ok(Vec::new()) };
-    let mut in_memory = Vec::new();
+) -> Read<Mounts> {
+    let mut mounts = Mounts::default();
+    let Some(node) = service.get("volumes") else { return Ok(mounts) };
     for item in node.sequence("volumes")? {
-        let mount = mount(item)?;
+        let mount = mount(reading, item)?;
         match mount.kind.as_str() {
-            "tmpfs" => in_memory.push(mount.tmpfs),
-            "volume" => named_volume(reading, item, mount.source.as_deref(), named)?,
+            "tmpfs" => mounts.tmpfs.extend(mount.tmpfs),
+            "volume" => {
+                named_volume(reading, item, mount.source.as_deref(), named)?;
+                if !reading.multi && !mounts.directories.contains(&mount.target) {
+                    mounts.directories.push(mount.target);
+                }
+            }
             "bind" if reading.multi => {
                 let Some(written) = mount.source else {
                     return Err(item.problem("a bind mount needs a `source`"));
@@ -61,7 +87,7 @@ pub(crate) fn volumes(
             other => return Err(item.problem(format!("a volume of type `{other}` is not supported"))),
         }
     }
-    Ok(in_memory)
+    Ok(mounts)
 }
 
 /// Whether a path is the sandbox's own where services ask for it: its Docker socket, devices and kernel, and what the
@@ -87,7 +113,7 @@ pub(crate) fn warn_of_unused(
     for entry in active {
         let Some(node) = entry.value.mapping(&entry.key)?.get("volumes") else { continue };
         for item in node.sequence("volumes")? {
-            let Some(source) = mount(item)?.source else { continue };
+            let Some(source) = mount(reading, item)?.source else { continue };
             let device = named.and_then(|named| named.get(&source)).filter(|node| binds_a_directory(node));
             let device = device.and_then(|node| match &node.value {
                 Value::Mapping(volume) => {
@@ -154,35 +180,38 @@ fn named_volume(
     Ok(())
 }
 
-fn mount(node: &Node) -> Read<Mount> {
+fn mount(reading: &mut Reading<'_>, node: &Node) -> Read<Mount> {
     let Value::Mapping(mapping) = &node.value else {
-        return short_mount(node);
+        return short_mount(reading, node);
     };
-    let known = ["type", "source", "target", "read_only", "consistency", "bind", "volume", "tmpfs", "image"];
-    for entry in mapping.iter() {
-        if !known.contains(&entry.key.as_str()) && !entry.key.starts_with("x-") {
-            return Err(unknown_key(&entry.key, &entry.place, "volumes", known));
-        }
-    }
     let Some(target) = mapping.get("target") else {
+        reading.check_keys(mapping, MOUNT, format_args!("volumes"))?;
         return Err(node.problem("a volume needs a `target`"));
     };
     let target = absolute(target, target.text("target")?)?;
-    let mut tmpfs = Tmpfs { path: target.clone(), size: None, mode: None };
-    if let Some(options) = mapping.get("tmpfs") {
-        let options = options.mapping("tmpfs")?;
-        tmpfs.size = options.get("size").map(|node| bytes(node, "size")).transpose()?;
-        tmpfs.mode = options.get("mode").map(|node| node.text("mode")).transpose()?.map(str::to_owned);
-    }
     let text = |key: &str| mapping.get(key).map(|node| node.text(key)).transpose();
     let kind = text("type")?.unwrap_or("volume").to_owned();
-    Ok(Mount { kind, source: text("source")?.map(str::to_owned), target, tmpfs })
+    let mut mount =
+        Mount { kind, source: text("source")?.map(str::to_owned), target: target.clone(), tmpfs: None };
+    if mount.kind == "bind" && !reading.multi {
+        // refused as a whole, whatever its options
+        return Ok(mount);
+    }
+    reading.check_keys(mapping, MOUNT, format_args!("volumes"))?;
+    for (key, table) in [("bind", BIND), ("volume", NAMED), ("image", IMAGE)] {
+        if let Some(options) = mapping.get(key) {
+            reading.check_keys(options.mapping(key)?, table, format_args!("`{key}` of volumes"))?;
+        }
+    }
+    let in_memory = tmpfs::long(reading, target, mapping.get("tmpfs"))?;
+    mount.tmpfs = (mount.kind == "tmpfs").then_some(in_memory);
+    Ok(mount)
 }
 
 /// `[source:]target[:options]`. A source that begins like a path is a bind mount.
-fn short_mount(node: &Node) -> Read<Mount> {
+fn short_mount(reading: &Reading<'_>, node: &Node) -> Read<Mount> {
     let text = node.name("volumes")?;
-    let mut parts = text.split(':');
+    let mut parts = text.splitn(3, ':');
     let (first, second) = (parts.next().unwrap_or_default(), parts.next());
     let (source, target) = match second {
         Some(target) => (Some(first), target),
@@ -193,49 +222,50 @@ fn short_mount(node: &Node) -> Read<Mount> {
         Some(source) if source.starts_with(['/', '.', '~']) => "bind",
         _ => "volume",
     };
-    let tmpfs = Tmpfs { path: target.clone(), size: None, mode: None };
-    Ok(Mount { kind: kind.to_owned(), source: source.map(str::to_owned), target, tmpfs })
+    if kind == "volume" || reading.multi {
+        for option in parts.next().unwrap_or_default().split(',') {
+            mount_option(reading, node, option)?;
+        }
+    }
+    Ok(Mount { kind: kind.to_owned(), source: source.map(str::to_owned), target, tmpfs: None })
 }
 
-fn absolute(node: &Node, path: &str) -> Read<String> {
-    if path.starts_with('/') {
+/// An option behind a volume's path. Compose drops those that it does not know, so a misspelt `ro` would be writable.
+fn mount_option(reading: &Reading<'_>, node: &Node, option: &str) -> Read<()> {
+    /// What a directory of one's own is anyway, or what is for other systems.
+    const USUAL: [&str; 7] = ["", "rw", "z", "Z", "cached", "consistent", "delegated"];
+    /// How mounts below are seen, which means nothing where there is no mount.
+    const PROPAGATION: [&str; 6] = ["private", "rprivate", "rshared", "rslave", "shared", "slave"];
+    const NARROW: [&str; 2] = ["ro", "nocopy"];
+    if USUAL.contains(&option) || PROPAGATION.contains(&option) {
+        return Ok(());
+    }
+    if NARROW.contains(&option) {
+        if reading.multi {
+            return Ok(());
+        }
+        let why = match option {
+            "ro" => "A sandbox's disk is writable, so the isolation would be weaker",
+            _ => "What the image has at the path stays there",
+        };
+        return Err(node.problem(format!("the option `{option}` of a volume is not supported")).hint(why));
+    }
+    let problem = node.problem(format!("unknown option `{option}` of a volume"));
+    let known = NARROW.iter().chain(&USUAL[1..]).chain(&PROPAGATION).copied();
+    Err(match nearest(option, known) {
+        Some(meant) => problem.hint(format!("Did you mean `{meant}`?")),
+        None => problem,
+    })
+}
+
+/// A path inside the sandbox, which stands in a line of its own where it is handed over.
+pub(crate) fn absolute(node: &Node, path: &str) -> Read<String> {
+    if path.starts_with('/') && !path.contains(char::is_control) {
         Ok(path.to_owned())
     } else {
-        Err(node.problem(format!("`{path}` must be an absolute path inside the sandbox")))
+        let shown = path.escape_debug();
+        Err(node.problem(format!("`{shown}` must be an absolute path inside the sandbox")))
     }
-}
-
-/// Reads `tmpfs`: `/path` or `/path:size=64m,mode=1777`.
-pub(crate) fn tmpfs(service: &Mapping) -> Read<Vec<Tmpfs>> {
-    let Some(node) = service.get("tmpfs") else { return Ok(Vec::new()) };
-    let items = match &node.value {
-        Value::Sequence(items) => items.as_slice(),
-        _ => std::slice::from_ref(node),
-    };
-    let mut all = Vec::new();
-    for item in items {
-        let text = item.name("tmpfs")?;
-        let (path, options) = text.split_once(':').unwrap_or((text, ""));
-        let mut tmpfs = Tmpfs { path: absolute(item, path)?, size: None, mode: None };
-        for option in options.split(',') {
-            match option.split_once('=') {
-                Some(("size", size)) => {
-                    let value = Value::Scalar(size.to_owned());
-                    let size = Node { place: item.place.clone(), value, plain: true };
-                    tmpfs.size = Some(bytes(&size, "size")?);
-                }
-                Some(("mode", mode)) => tmpfs.mode = Some(mode.to_owned()),
-                _ => {}
-            }
-        }
-        if let Some(mode) = &tmpfs.mode
-            && !mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit))
-        {
-            return Err(item.problem(format!("the mode `{mode}` of a tmpfs is not octal")));
-        }
-        all.push(tmpfs);
-    }
-    Ok(all)
 }
 
 /// Reads `ulimits`: one number, or `soft` and `hard`.

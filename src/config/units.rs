@@ -1,8 +1,8 @@
-//! Sizes, durations, commands and port ranges in Compose's own notations.
+//! Sizes, durations and port ranges in Compose's own notations.
 
 use std::time::Duration;
 
-use super::node::{Node, Value};
+use super::node::Node;
 use super::problem::Read;
 
 const GIB: u64 = 1 << 30;
@@ -15,7 +15,8 @@ const LARGEST_SIZE: f64 = 9e15;
 /// any case, after at most one space.
 pub(crate) fn bytes(node: &Node, key: &str) -> Read<u64> {
     let text = node.text(key)?;
-    parse_bytes(text).ok_or_else(|| {
+    let number = node.plain_integer().map(|number| number.to_string());
+    parse_bytes(number.as_deref().unwrap_or(text)).ok_or_else(|| {
         let message = format!("`{key}` must be a size such as 512m or 2g, not `{text}`");
         node.problem(message)
     })
@@ -118,39 +119,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (total.as_secs() < 3_200_000_000).then_some(total)
 }
 
-/// An argv: a list, or a line that is split as a shell splits words, without expanding anything.
-pub(crate) fn argv(node: &Node, key: &str) -> Read<Vec<String>> {
-    match &node.value {
-        Value::Scalar(line) => split_words(line).ok_or_else(|| {
-            node.problem(format!("`{key}` has a quote or backslash that does not end: `{line}`"))
-        }),
-        _ => node.texts(key),
-    }
-}
-
-/// Splits a line into words as Compose does: quotes group, and a backslash keeps the next character, whatever it is, but
-/// in single quotes. Nothing is expanded. Nothing comes back where a quote or backslash does not end.
-pub(crate) fn split_words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' if quote != Some('\'') => word.get_or_insert_default().push(characters.next()?),
-            '\'' | '"' if quote.is_none() => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            _ if quote == Some(character) => quote = None,
-            ' ' | '\t' | '\n' | '\r' if quote.is_none() => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
-}
-
 /// A port or a range of ports, `8000` or `8000-8010`.
 pub(crate) fn port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -161,6 +129,7 @@ pub(crate) fn port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::node::Value;
     use crate::config::problem::Place;
 
     fn node(text: &str) -> Node {
@@ -218,16 +187,5 @@ mod tests {
         for text in ["", "30", "-1s", "s", "1x", "1 s", "1..2s", "99999999999h", "+"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn a_command_line_splits_as_in_a_shell() {
-        let split = |line: &str| split_words(line).unwrap();
-        assert_eq!(split("bash -c \"echo 'a' \\\"b\\\" && c\""), ["bash", "-c", "echo 'a' \"b\" && c"]);
-        assert_eq!(split("a'b c'd \"\" e\\ f 'g\\h'"), ["ab cd", "", "e f", "g\\h"]);
-        assert_eq!(split("a \"b\\\nc\\d\""), ["a", "b\ncd"]);
-        assert_eq!(split("  "), Vec::<String>::new());
-        assert_eq!(split_words("a 'b"), None);
-        assert_eq!(split_words("a\\"), None);
     }
 }

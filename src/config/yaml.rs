@@ -112,7 +112,7 @@ impl<'a> Composer<'a> {
     fn mapping(&mut self) -> Read<Mapping> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut seen = Keys::default();
-        let mut merged = Vec::new();
+        let mut merged = None;
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -127,7 +127,11 @@ impl<'a> Composer<'a> {
                 _ => return Err(key.problem("a key must be a single value")),
             };
             if key.plain && text == "<<" {
-                merge_sources(value, &mut merged)?;
+                if merged.is_some() {
+                    let problem = Problem::at(&key.place, "the key `<<` is written twice");
+                    return Err(problem.hint("Merge several mappings with a list: `<<: [*a, *b]`"));
+                }
+                merge_sources(value, merged.insert(Vec::new()))?;
             } else if seen.add(&text, &entries) {
                 entries.push(Entry { key: text, place: key.place, value });
             } else {
@@ -135,7 +139,7 @@ impl<'a> Composer<'a> {
             }
         }
         // What is written here wins over what is merged, and an earlier source over a later one.
-        for entry in merged {
+        for entry in merged.into_iter().flatten() {
             if seen.add(&entry.key, &entries) {
                 entries.push(entry);
             }

@@ -22,8 +22,8 @@ const SHOWN: u64 = 4096;
 const HEALTH_HINT: &str = "See `healthcheck` and `command` in the compose file";
 
 /// Prepares a sandbox as root: `$1` working directory, `$2` host name, `$3` lines of /etc/hosts, `$4` mounts of
-/// temporary file systems (options and path, one per line), `$5` bytes of /dev/shm, `$6` whose the directory is to be.
-/// Each may be empty.
+/// temporary file systems (options and path, one per line), `$5` bytes of /dev/shm, `$6` whose the directories are to be,
+/// `$7` directories of volumes, one per line. Each may be empty.
 const SCRIPT: &str = r#"
 fail() { echo "$*" >&2; exit 1; }
 if [ -n "$2" ]; then
@@ -44,6 +44,15 @@ if [ -n "$4" ]; then
   done <<MOUNTS
 $4
 MOUNTS
+fi
+if [ -n "$7" ]; then
+  while IFS= read -r path; do
+    [ -d "$path" ] && continue
+    (umask 022; mkdir -p -- "$path") || fail "$path cannot be made (volumes)"
+    [ -z "$6" ] || chown -- "$6" "$path" || fail "$path cannot be given to user $6 (volumes)"
+  done <<VOLUMES
+$7
+VOLUMES
 fi
 if [ -n "$1" ] && ! [ -d "$1" ]; then
   mkdir -p -- "$1" || fail "$1 cannot be made (working_dir)"
@@ -108,10 +117,12 @@ impl Sandbox {
             service.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}")).collect();
         let mounts: Vec<_> = service.tmpfs.iter().map(mount).collect();
         let mut directory = service.working_dir.clone().unwrap_or_default();
+        let volumes = service.volumes.join("\n");
         let mut owner = String::new();
-        if service.user.is_none() && !directory.is_empty() {
+        if service.user.is_none() && !(directory.is_empty() && volumes.is_empty()) {
             // in Docker the user is root then, who may write there; here it is whoever the toolbox runs as
-            let outcome = self.exec_bytes(set_up(&[OWN_DIRECTORY, "sh", &directory], None)).await?;
+            let own = if directory.is_empty() { "/" } else { &directory };
+            let outcome = self.exec_bytes(set_up(&[OWN_DIRECTORY, "sh", own], None)).await?;
             if outcome.returncode == 0 {
                 directory.clear();
             }
@@ -124,14 +135,14 @@ impl Sandbox {
             mounts.join("\n"),
             service.shm_size.map(|size| size.to_string()).unwrap_or_default(),
         ];
-        if arguments.iter().all(String::is_empty) {
+        if arguments.iter().chain([&volumes]).all(String::is_empty) {
             return Ok(());
         }
         let needs_root = arguments[1..].iter().any(|argument| !argument.is_empty());
         let words: Vec<&str> = [SCRIPT, "sh"]
             .into_iter()
             .chain(arguments.iter().map(String::as_str))
-            .chain([owner.as_str()])
+            .chain([owner.as_str(), volumes.as_str()])
             .collect();
         let outcome = match self.exec_bytes(set_up(&words, Some(ROOT))).await {
             Err(error) if error.kind() == ErrorKind::UserUnsupported && !needs_root => {
@@ -230,14 +241,17 @@ fn is_idle(argv: &[String]) -> bool {
     matches!(words.as_slice(), ["sleep", "infinity" | "inf"] | ["tail", "-f" | "-F", "/dev/null"])
 }
 
-/// Options and path of a mount, in the form of [`SCRIPT`].
+/// Options and path of a mount, in the form of [`SCRIPT`]. Docker's defaults come first, since later options win.
 fn mount(tmpfs: &Tmpfs) -> String {
-    let mut options = "nosuid,nodev".to_owned();
+    let mut options = "noexec,nosuid,nodev".to_owned();
     if let Some(size) = tmpfs.size {
         options = format!("{options},size={size}");
     }
     if let Some(mode) = &tmpfs.mode {
         options = format!("{options},mode={mode}");
+    }
+    for option in &tmpfs.options {
+        options = format!("{options},{option}");
     }
     format!("{options} {}", tmpfs.path)
 }
@@ -277,7 +291,12 @@ mod tests {
 
     #[test]
     fn a_mount_says_what_the_file_says() {
-        let tmpfs = Tmpfs { path: "/a b".to_owned(), size: Some(64), mode: Some("1777".to_owned()) };
-        assert_eq!(mount(&tmpfs), "nosuid,nodev,size=64,mode=1777 /a b");
+        let tmpfs = Tmpfs {
+            path: "/a b".to_owned(),
+            size: Some(64),
+            mode: Some("1777".to_owned()),
+            options: ["uid=7", "exec"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(mount(&tmpfs), "noexec,nosuid,nodev,size=64,mode=1777,uid=7,exec /a b");
     }
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inspect_ai.util._sandbox import compose
 
 from inspect_daytona import DaytonaConfig
 from inspect_daytona._config import CONFIG_FILES, settings_json
@@ -51,6 +52,39 @@ def outcome(task: Path) -> dict[str, Any]:
         return {"error": recorded(str(ex))}
     found: dict[str, Any] = json.loads(recorded(shown))
     return found
+
+
+# Inspect's models by the names of `inspect-compose-fields.json`, whose keys the Rust tests hold against their tables.
+MODELS: dict[str, type[compose.ComposeModel]] = {
+    "top": compose.ComposeConfig,
+    "service": compose.ComposeService,
+    "build": compose.ComposeBuild,
+    "healthcheck": compose.ComposeHealthcheck,
+    "deploy": compose.ComposeDeploy,
+    "resources": compose.ComposeResourceConfig,
+    "limits": compose.ComposeResources,
+    "reservations": compose.ComposeResourceReservations,
+    "device": compose.ComposeDeviceReservation,
+    "volume_mount": compose.ComposeVolumeMount,
+    "bind_options": compose.ComposeBindOptions,
+    "image_options": compose.ComposeImageOptions,
+    "tmpfs_options": compose.ComposeTmpfsOptions,
+    "volume_options": compose.ComposeVolumeOptions,
+}
+
+
+def test_the_keys_of_inspects_models_are_those_that_were_decided() -> None:
+    recorded = json.loads((FIXTURES / "inspect-compose-fields.json").read_text())
+    recorded.pop("inspect_ai")
+    installed = {
+        name: sorted(field.alias or key for key, field in model.model_fields.items())
+        for name, model in MODELS.items()
+    }
+    assert installed == recorded, "decide new keys in src/config/keys.rs, then record them in the fixture"
+
+
+def test_no_model_of_inspects_is_left_out() -> None:
+    assert set(compose.ComposeModel.__subclasses__()) == set(MODELS.values())
 
 
 def test_there_are_as_many_pairs_as_the_rust_tests_demand() -> None:

@@ -112,15 +112,6 @@ pub(in crate::provider) fn from(image: &str) -> BuildInfo {
 }
 
 fn of_build(build: &Build) -> Result<Recipe> {
-    for (asked, key) in [(build.no_cache, "no_cache"), (build.pull, "pull")] {
-        if asked {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("`{key}: true` of build cannot be carried out: the platform keeps layers and images by itself"),
-            )
-            .with_hint("Remove it; whatever changes in the Dockerfile or its files is always built anew"));
-        }
-    }
     let witness = Witness::default();
     let context = BuildContext::read(build, &witness)?;
     let mut notes = Vec::new();

@@ -87,6 +87,9 @@ fn ignore_files_match_as_in_the_docker_builder() {
 /// Fixtures whose outcome differs on purpose.
 fn differs(fixture: &str) -> Option<&'static str> {
     match fixture {
+        "user_of_two_unset_variables" => {
+            Some("Compose hands `:` on, which Docker takes as nobody in particular")
+        }
         "yaml_scalars_as_written" => Some("scalars stay as they were written"),
         _ if fixture.contains("x_daytona") => Some("`x-daytona` is laid over the service"),
         _ => None,

@@ -3,24 +3,84 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use inspect_daytona::config::keys::{BUILD, DEPLOY, HEALTHCHECK, Key, SERVICE, TOP};
+use inspect_daytona::config::keys::{
+    BIND, BUILD, DEPLOY, HEALTHCHECK, IMAGE, IN_MEMORY, Key, MEMBERSHIP, MOUNT, NAMED, NETWORK, PORT,
+    SERVICE, TOP, VOLUME,
+};
 use inspect_daytona::config::{Context, MemoryFiles, SETTINGS, Source, load};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-const TABLES: [(&str, &[Key]); 5] =
-    [("top", TOP), ("service", SERVICE), ("build", BUILD), ("deploy", DEPLOY), ("healthcheck", HEALTHCHECK)];
+/// The sections of a file by their headings.
+const TABLES: [(&str, &[Key]); 14] = [
+    ("Top level", TOP),
+    ("`services.*`", SERVICE),
+    ("`build`", BUILD),
+    ("`deploy`", DEPLOY),
+    ("`healthcheck`", HEALTHCHECK),
+    ("`networks.*`", NETWORK),
+    ("`networks` of a service, long form", MEMBERSHIP),
+    ("`ports` of a service, long form", PORT),
+    ("`volumes.*`", VOLUME),
+    ("`volumes` of a service, long form", MOUNT),
+    ("`bind`", BIND),
+    ("`image`", IMAGE),
+    ("`tmpfs`", IN_MEMORY),
+    ("`volume`", NAMED),
+];
+
+/// The sections of Inspect's models.
+const MODELS: [(&str, &[Key]); 10] = [
+    ("top", TOP),
+    ("service", SERVICE),
+    ("build", BUILD),
+    ("deploy", DEPLOY),
+    ("healthcheck", HEALTHCHECK),
+    ("volume_mount", MOUNT),
+    ("bind_options", BIND),
+    ("image_options", IMAGE),
+    ("tmpfs_options", IN_MEMORY),
+    ("volume_options", NAMED),
+];
 
 #[test]
 fn every_key_of_inspects_models_is_decided() {
     let path = super::golden::fixtures().join("inspect-compose-fields.json");
     let fields: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    for (section, table) in TABLES {
+    for (section, table) in MODELS {
         let names = fields[section].as_array().unwrap();
         assert!(!names.is_empty(), "{section}");
         for name in names {
             let name = name.as_str().unwrap();
             assert!(table.iter().any(|key| key.name == name), "`{name}` of {section} is not decided");
         }
+    }
+}
+
+#[test]
+fn every_key_of_inspects_resources_is_read() {
+    let path = super::golden::fixtures().join("inspect-compose-fields.json");
+    let fields: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let deploy = |section: &str, keys: Value| match section {
+        "resources" => keys,
+        "device" => json!({ "reservations": { "devices": [keys] } }),
+        other => json!({ other: keys }),
+    };
+    for section in ["resources", "limits", "reservations", "device"] {
+        let names = fields[section].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+        let mut keys: serde_json::Map<_, _> = names.map(|name| (name.to_owned(), Value::Null)).collect();
+        assert!(keys.len() >= 2, "{section}");
+        if section == "device" {
+            keys.insert("capabilities".to_owned(), json!(["gpu"]));
+        }
+        let service = json!({ "image": "a", "deploy": { "resources": deploy(section, keys.into()) } });
+        let model = json!({ "services": { "default": service } }).to_string();
+        let context = Context {
+            directory: Path::new("/project"),
+            environment: &|_| None,
+            metadata: &BTreeMap::new(),
+            files: &MemoryFiles::default(),
+        };
+        load(&Source::Model(model), &context).unwrap_or_else(|error| panic!("{section}: {error}"));
     }
 }
 
@@ -53,11 +113,8 @@ fn page() -> String {
 #[test]
 fn the_page_says_of_every_key_what_the_code_does() {
     let page = page();
-    for (section, table) in TABLES {
-        let heading = match section {
-            "top" => "### Top level".to_owned(),
-            other => format!("### `{}`", if other == "service" { "services.*" } else { other }),
-        };
+    for (heading, table) in TABLES {
+        let heading = format!("### {heading}");
         let expected: Vec<Vec<String>> = table
             .iter()
             .map(|key| {

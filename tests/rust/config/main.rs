@@ -6,5 +6,6 @@ mod differential;
 mod docker_compose;
 mod documented;
 mod golden;
+mod models;
 mod robust;
 mod sources;

@@ -467,21 +467,6 @@ async fn what_is_expected_to_be_prebuilt_is_never_built() {
 }
 
 #[tokio::test]
-async fn what_the_platform_cannot_do_with_a_build_is_refused() {
-    let (server, _) = platform(Platform::default()).await;
-    for key in ["no_cache", "pull"] {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("Dockerfile"), "FROM a:1\n").unwrap();
-        let model = json!({"services": {"default": {"build": {"context": ".", key: true}}}});
-        let request = json!({"source": {"model": model}, "directory": directory.path()}).to_string();
-        let settings = Settings::from_json(&request).unwrap();
-        let error = settings.prepare(&server.client(), &Images::default(), &|_| {}).await.unwrap_err();
-        assert!(error.to_string().contains(key), "{error}");
-    }
-    assert_eq!(server.lines(), [""; 0], "nothing was asked of the server");
-}
-
-#[tokio::test]
 async fn a_sandbox_with_a_gpu_is_deleted_when_it_stops_as_the_platform_wants() {
     let (server, _) = platform(Platform { created: vec!["active"], ..Platform::default() }).await;
     let service = json!({"image": IMAGE, "gpus": [{"count": 1}]});

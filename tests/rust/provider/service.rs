@@ -267,6 +267,56 @@ async fn mounts_and_a_host_name_hold_in_the_sandbox_or_the_sandbox_is_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn options_of_a_mount_hold_over_dockers_own() {
+    let fixture = server().await;
+    let service = json!({"image": IMAGE, "tmpfs": ["/mnt:uid=7,mode=750,exec,noatime", "/opt"]});
+    let sandbox = sandbox(&fixture, service).await;
+    if mounts_are_allowed(&fixture) {
+        let sandbox = sandbox.unwrap();
+        assert_eq!(output(&sandbox, "stat -c '%u %a' /mnt").await, "7 750\n");
+        let options = output(&sandbox, "grep ' /mnt tmpfs' /proc/mounts").await;
+        let has = |options: &str, wanted: &str| options.split([' ', ',']).any(|option| option == wanted);
+        assert!(["nosuid", "nodev", "noatime"].iter().all(|wanted| has(&options, wanted)), "{options}");
+        assert!(!has(&options, "noexec"), "{options}");
+        assert!(has(&output(&sandbox, "grep ' /opt tmpfs' /proc/mounts").await, "noexec"));
+    }
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_directories_that_keep_what_the_image_has() {
+    let fixture = server().await;
+    let directory = format!("/tmp/volumes-{}", std::process::id());
+    let volumes = [format!("{directory}/deep/data"), "/usr/share".to_owned(), format!("{directory}/a b")];
+    let service = json!({"image": IMAGE, "volumes": volumes, "user": "root", "working_dir": directory});
+    let sandbox = sandbox(&fixture, service).await.unwrap();
+    assert_eq!(
+        output(&sandbox, "stat -c '%U %a %n' deep/data 'a b'").await,
+        "root 755 deep/data\nroot 755 a b\n"
+    );
+    assert_ne!(output(&sandbox, "ls /usr/share").await, "");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_are_writable_where_no_user_is_named() {
+    let fixture = server().await;
+    let path = format!("/srv/volumes-{}", std::process::id());
+    let sandbox = sandbox(&fixture, json!({"image": IMAGE, "volumes": [path]})).await.unwrap();
+    assert_eq!(output(&sandbox, &format!("touch {path}/file && ls {path}")).await, "file\n");
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_over_a_file_is_an_error_and_the_sandbox_is_deleted() {
+    let fixture = server().await;
+    let error = sandbox(&fixture, json!({"image": IMAGE, "volumes": ["/etc/passwd"]})).await.unwrap_err();
+    assert!(error.to_string().contains("/etc/passwd cannot be made (volumes)"), "{error}");
+    assert_eq!(fixture.run.counts().deleted, 1);
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shared_memory_has_the_size_that_was_asked_for_or_the_sandbox_is_refused() {
     let fixture = server().await;
     let sandbox = sandbox(&fixture, json!({"image": IMAGE, "shm_size": "96m"})).await;
