@@ -46,6 +46,7 @@ pub(crate) fn plan(mut reading: Reading<'_>, root: &Node) -> Read<Plan> {
         active: &active,
         networks: section("networks")?,
         volumes: section("volumes")?,
+        platform: &settings.volumes,
     };
     if let Some(networks) = around.networks {
         network::check(&mut reading, networks)?;

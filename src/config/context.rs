@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 use serde::Serialize;
 
-use super::dockerfile::{ContextUse, Dockerfile};
-use super::dockerignore::DockerIgnore;
+use super::dockerfile::Dockerfile;
 use super::files::{FileKind, Files, normalize};
-use super::pattern::Pattern;
 use super::plan::{Build, DockerfileSource};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,8 +30,8 @@ pub struct BuildContext {
     /// Build arguments that the Dockerfile does not take.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unused_args: Vec<String>,
-    /// What the platform cannot keep and is left out: links to directories; and, with what they are in parentheses,
-    /// links that lead nowhere, sockets, pipes and devices.
+    /// What is left out: links to directories, which the platform cannot keep; and, with what they are in parentheses,
+    /// links that lead nowhere or out of the context, sockets, pipes and devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }
@@ -66,16 +64,10 @@ impl BuildContext {
         let unused_args = parsed.unused(&build.args).into_iter().map(str::to_owned).collect();
         let mut context =
             Self { dockerfile, entries: Vec::new(), hash: None, unused_args, left_out: Vec::new() };
-        let sources = match Dockerfile::parse(context.dockerfile.clone()).context_use(&build.args) {
-            ContextUse::Nothing => return Ok(context),
-            ContextUse::All => None,
-            ContextUse::Some(paths) => {
-                let patterns = paths.iter().map(|path| Pattern::parse(path)).collect::<Option<Vec<_>>>();
-                // What is no pattern is not understood, so everything is sent and the builder refuses it.
-                patterns
-            }
-        };
-        let mut walk = Walk { files, ignore: ignore_file(build, files)?, sources, context: &mut context };
+        let parsed = Dockerfile::parse(context.dockerfile.clone());
+        let Some(selection) = Selection::new(build, &parsed, files)? else { return Ok(context) };
+        let root = files.real(&build.context);
+        let mut walk = Walk { files, root, selection, context: &mut context };
         walk.directory(&build.context, "", 0)?;
         context.hash = Some(hash(".", &context.entries, files)?);
         Ok(context)
@@ -141,9 +133,9 @@ fn update(hash: &mut Md5, files: &dyn Files, path: &Path) -> std::io::Result<u64
 
 struct Walk<'a> {
     files: &'a dyn Files,
-    ignore: DockerIgnore,
-    /// What the Dockerfile reads; everything where absent.
-    sources: Option<Vec<Pattern>>,
+    /// The context without links.
+    root: Option<PathBuf>,
+    selection: Selection,
     context: &'a mut BuildContext,
 }
 
@@ -159,30 +151,32 @@ impl Walk<'_> {
             let source = directory.join(&name);
             let path = if path.is_empty() { name } else { format!("{path}/{name}") };
             let kind = self.files.kind(&source).map_err(|error| unreadable(&source, error));
-            let excluded = self.ignore.excludes(&path);
+            let kind = match kind {
+                Ok(FileKind::Directory) => {
+                    if !self.selection.ignores_all_below(&path) {
+                        directories.push((source, path));
+                    }
+                    continue;
+                }
+                _ if self.selection.ignores(&path) || !self.selection.reads(&path) => continue,
+                kind => kind?,
+            };
             match kind {
-                Ok(FileKind::Directory) if !excluded || self.ignore.takes_back() => {
-                    directories.push((source, path, excluded));
+                FileKind::LinkToDirectory => self.context.left_out.push(path),
+                FileKind::DanglingLink => self.context.left_out.push(format!("{path} (it leads nowhere)")),
+                FileKind::Special(name) => self.context.left_out.push(format!("{path} (a {name})")),
+                FileKind::File { .. } if self.leads_out(&source) => {
+                    self.context.left_out.push(format!("{path} (it leads out of the context)"));
                 }
-                Ok(FileKind::LinkToDirectory) if !excluded && self.is_read(&path) => {
-                    self.context.left_out.push(path);
-                }
-                Ok(FileKind::DanglingLink) if !excluded && self.is_read(&path) => {
-                    self.context.left_out.push(format!("{path} (it leads nowhere)"));
-                }
-                Ok(FileKind::Special(name)) if !excluded && self.is_read(&path) => {
-                    self.context.left_out.push(format!("{path} (a {name})"));
-                }
-                Ok(FileKind::File { executable }) if !excluded && self.is_read(&path) => {
+                FileKind::File { executable } => {
                     self.add(ContextEntry { path, source, directory: false, executable })?;
                 }
-                Err(error) if !excluded && self.is_read(&path) => return Err(error),
-                _ => {}
+                FileKind::Directory => {}
             }
         }
-        for (source, path, excluded) in directories {
+        for (source, path) in directories {
             let added = self.directory(&source, &path, depth + 1)?;
-            if !added && !excluded && self.is_read(&path) {
+            if !added && !self.selection.ignores(&path) && self.selection.reads(&path) {
                 self.add(ContextEntry { path, source, directory: true, executable: false })?;
             }
         }
@@ -202,30 +196,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn is_read(&self, path: &str) -> bool {
-        match &self.sources {
-            None => true,
-            Some(patterns) => patterns.iter().any(|pattern| pattern.matches_within(path)),
-        }
+    /// Whether this is a link to a file that is no part of the context, and so may be anything of this machine's.
+    fn leads_out(&self, source: &Path) -> bool {
+        let target = self.files.link(source).and_then(|_| self.files.real(source));
+        matches!((target, &self.root), (Some(target), Some(root)) if !target.starts_with(root))
     }
-}
-
-/// The ignore file of the Dockerfile, or else that of the context.
-fn ignore_file(build: &Build, files: &dyn Files) -> Result<DockerIgnore> {
-    let mut candidates = vec![build.context.join(".dockerignore")];
-    if let DockerfileSource::Path(path) = &build.dockerfile {
-        let mut name = path.clone().into_os_string();
-        name.push(".dockerignore");
-        candidates.insert(0, PathBuf::from(name));
-    }
-    for path in candidates {
-        if matches!(files.kind(&path), Ok(FileKind::File { .. })) {
-            return DockerIgnore::parse(&read_text(&path, files)?).map_err(|(line, pattern)| {
-                invalid(format!("{}:{line}:1: `{pattern}` is not a pattern", path.display()))
-            });
-        }
-    }
-    Ok(DockerIgnore::default())
 }
 
 fn read_text(path: &Path, files: &dyn Files) -> Result<String> {
@@ -240,6 +215,9 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
 }
+
+mod selection;
+pub use selection::Selection;
 
 #[cfg(test)]
 mod tests {

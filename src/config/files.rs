@@ -50,6 +50,16 @@ pub trait Files: fmt::Debug {
     /// # Errors
     /// As for [`std::fs::read_dir`].
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// What a symbolic link holds; nothing where the path is none. Where there are no links this is the default.
+    fn link(&self, _path: &Path) -> Option<PathBuf> {
+        None
+    }
+
+    /// The path without links in it; nothing where there is none.
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        Some(normalize(path))
+    }
 }
 
 /// The files of this machine.
@@ -95,6 +105,14 @@ impl Files for RealFiles {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn link(&self, path: &Path) -> Option<PathBuf> {
+        std::fs::read_link(path).ok()
+    }
+
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        std::fs::canonicalize(path).ok()
     }
 }
 

@@ -38,6 +38,7 @@ mod problem;
 mod reading;
 mod resources;
 mod secrets;
+mod security;
 mod service;
 mod source;
 mod storage;

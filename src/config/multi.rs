@@ -6,6 +6,7 @@ use super::plan::{ImageSource, Resources, Service};
 use super::problem::{Problem, Read};
 use super::reading::Reading;
 use super::resources::Asked;
+use super::storage;
 
 /// What cannot be applied to a sandbox that runs several services.
 pub(crate) fn check(
@@ -54,6 +55,10 @@ pub(crate) fn check(
         .hint(
             "Use `secrets` of the compose file, with a `file` or an `environment` variable of this machine",
         ));
+    }
+    if let Some(entry) = setting.entry("volumes") {
+        let named = top.get("volumes").map(|node| node.mapping("volumes")).transpose()?;
+        storage::warn_of_unused(reading, &settings.volumes, &entry.place, active, named)?;
     }
     Ok(())
 }

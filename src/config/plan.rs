@@ -117,6 +117,8 @@ pub enum Purpose {
     Build,
     /// A bind mount.
     Bind,
+    /// A seccomp profile of `security_opt`.
+    Seccomp,
 }
 
 /// One service.

@@ -4,11 +4,12 @@ use super::command_line::argv;
 use super::keys::SERVICE;
 use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Service};
+use super::platform_volume::PlatformVolume;
 use super::problem::{Problem, Read};
 use super::reading::{Reading, unknown_key};
 use super::resources::Asked;
 use super::units::bytes;
-use super::{build, environment, healthcheck, network, resources, storage, tmpfs};
+use super::{build, environment, healthcheck, network, resources, security, storage, tmpfs};
 
 /// The rest of the file, as far as a service refers to it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) networks: Option<&'a Mapping>,
     /// Top-level `volumes`.
     pub(crate) volumes: Option<&'a Mapping>,
+    /// Volumes of the platform.
+    pub(crate) platform: &'a [PlatformVolume],
 }
 
 /// Reads a service, and what it asks for exactly.
@@ -35,7 +38,7 @@ pub(crate) fn read(
     check_extensions(service)?;
     reading.check_keys(service, SERVICE, format_args!("service `{name}`"))?;
     check_platform(service)?;
-    check_security(reading, service)?;
+    security::options(reading, service, name, local)?;
     check_namespaces(reading, service)?;
     check_dependencies(service, around)?;
     // what interpolates to nothing is unset
@@ -44,7 +47,7 @@ pub(crate) fn read(
         Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
     };
     let mut tmpfs = tmpfs::short(service)?;
-    let mounts = storage::volumes(reading, service, name, around.volumes, local)?;
+    let mounts = storage::volumes(reading, service, name, around.volumes, around.platform, local)?;
     tmpfs.extend(mounts.tmpfs);
     let asked = resources::read(reading, service)?;
     let service = Service {
@@ -127,29 +130,6 @@ fn check_platform(service: &Mapping) -> Read<()> {
             .hint("Daytona runs linux/amd64 only")),
         _ => Ok(()),
     }
-}
-
-/// Options that widen have no effect; those that narrow would be a weaker isolation than the file asks for.
-fn check_security(reading: &mut Reading<'_>, service: &Mapping) -> Read<()> {
-    let Some(node) = service.get("security_opt").filter(|_| !reading.multi) else { return Ok(()) };
-    for item in node.sequence("security_opt")? {
-        let option = item.text("security_opt")?;
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
-        let widens = matches!(
-            (name, value),
-            ("seccomp" | "apparmor" | "systempaths", "unconfined")
-                | ("label", "disable")
-                | ("no-new-privileges", "false")
-        );
-        if !widens {
-            return Err(item.problem(format!("`{option}` of security_opt cannot be applied to a sandbox")));
-        }
-        reading.warn(
-            &item.place,
-            format!("`{option}` of security_opt has no effect: a sandbox is a machine of its own"),
-        );
-    }
-    Ok(())
 }
 
 /// Sharing another container's namespace needs another container.

@@ -1,12 +1,14 @@
 //! Volumes and limits of processes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::files::normalize;
 use super::keys::{BIND, IMAGE, MOUNT, NAMED, VOLUME};
-use super::node::{Mapping, Node, Value};
+use super::node::{Entry, Mapping, Node, Value};
 use super::plan::{LocalPath, Purpose, Tmpfs, Ulimit};
-use super::problem::Read;
+use super::platform_volume::PlatformVolume;
+use super::problem::{Place, Read};
 use super::reading::{Reading, unknown_key};
 use super::suggest::nearest;
 use super::tmpfs;
@@ -45,6 +47,7 @@ pub(crate) fn volumes(
     service: &Mapping,
     service_name: &str,
     named: Option<&Mapping>,
+    platform: &[PlatformVolume],
     local: &mut Vec<LocalPath>,
 ) -> Read<Mounts> {
     let mut mounts = Mounts::default();
@@ -63,7 +66,7 @@ pub(crate) fn volumes(
                 let Some(written) = mount.source else {
                     return Err(item.problem("a bind mount needs a `source`"));
                 };
-                if !is_own(&written) {
+                if !is_own(&written, platform) {
                     local.push(LocalPath {
                         service: service_name.to_owned(),
                         purpose: Purpose::Bind,
@@ -87,11 +90,55 @@ pub(crate) fn volumes(
     Ok(mounts)
 }
 
-/// Whether a path is the sandbox's own where services ask for it: its Docker socket, devices and kernel.
-pub fn is_own(path: &str) -> bool {
+/// Whether a path is the sandbox's own where services ask for it: its Docker socket, devices and kernel, and what the
+/// platform mounts into it.
+pub fn is_own(path: &str, platform: &[PlatformVolume]) -> bool {
+    let path = normalize(Path::new(path));
     ["/var/run/docker.sock", "/run/docker.sock", "/dev", "/proc", "/sys"]
-        .iter()
-        .any(|own| Path::new(path).starts_with(own))
+        .into_iter()
+        .chain(platform.iter().map(|volume| volume.mount_path.as_str()))
+        .any(|own| path.starts_with(own))
+}
+
+/// Warns of volumes of the platform that no service mounts: they are in the sandbox around the services, where nothing
+/// uses them.
+pub(crate) fn warn_of_unused(
+    reading: &mut Reading<'_>,
+    platform: &[PlatformVolume],
+    place: &Place,
+    active: &[&Entry],
+    named: Option<&Mapping>,
+) -> Read<()> {
+    let mut sources = Vec::new();
+    for entry in active {
+        let Some(node) = entry.value.mapping(&entry.key)?.get("volumes") else { continue };
+        for item in node.sequence("volumes")? {
+            let Some(source) = mount(reading, item)?.source else { continue };
+            let device = named.and_then(|named| named.get(&source)).filter(|node| binds_a_directory(node));
+            let device = device.and_then(|node| match &node.value {
+                Value::Mapping(volume) => {
+                    volume.get("driver_opts")?.mapping("driver_opts").ok()?.get("device")
+                }
+                _ => None,
+            });
+            let source = device.and_then(|node| node.text("device").ok()).map_or(source, str::to_owned);
+            sources.push(normalize(Path::new(&source)));
+        }
+    }
+    for PlatformVolume { volume, mount_path, .. } in platform {
+        let is_used =
+            |source: &PathBuf| source.starts_with(mount_path) || Path::new(mount_path).starts_with(source);
+        // a relative source is no path of the sandbox
+        if !sources.iter().filter(|source| source.has_root()).any(is_used) {
+            reading.warn(
+                place,
+                format!(
+                    "no service has the volume `{volume}`: give it `volumes: [\"{mount_path}:{mount_path}\"]`"
+                ),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Whether a volume is a directory of the machine that its options name: Docker's local driver with `o: bind`.

@@ -1,13 +1,14 @@
 //! The archive of a project's files.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::config::context::ContextEntry;
 use crate::provider::images::archive::Exactly;
 
 /// A file of the archive. All belong to root, since users of this machine mean nothing in a sandbox.
@@ -18,6 +19,8 @@ pub(super) struct Item {
     pub(super) content: Content,
     /// Permissions; a link has none.
     pub(super) mode: u32,
+    /// When it was changed, in seconds since 1970. Some programs refuse what seems to be older than they are.
+    pub(super) modified: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -42,22 +45,31 @@ impl fmt::Debug for Content {
     }
 }
 
-impl From<ContextEntry> for Item {
-    fn from(entry: ContextEntry) -> Self {
-        let mode = if entry.directory || entry.executable { 0o755 } else { 0o644 };
-        let content = if entry.directory { Content::Directory } else { Content::File(entry.source) };
-        Self { path: entry.path, content, mode }
+impl Item {
+    /// With the permissions and the time of a file of this machine.
+    pub(super) fn of(path: String, content: Content, found: &Metadata) -> Self {
+        let modified = u64::try_from(found.mtime()).unwrap_or_default();
+        Self { path, content, mode: found.permissions().mode() & 0o7777, modified }
+    }
+
+    /// One that is made now.
+    pub(super) fn new(path: String, content: Content, mode: u32) -> Self {
+        let modified = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { path, content, mode, modified }
     }
 }
 
-/// The whole archive in memory, since it is sent many times: an uncompressed tar, in the order of `items`.
+/// The whole archive in memory, since it is sent many times: an uncompressed tar, in the order of `items`, but with
+/// directories last: whatever unpacks it then changes no directory after its time was set.
 pub(super) fn bytes(items: &[Item]) -> io::Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::new());
-    for item in items {
+    let (directories, others): (Vec<_>, Vec<_>) =
+        items.iter().partition(|item| item.content == Content::Directory);
+    for item in others.into_iter().chain(directories) {
         let mut header = tar::Header::new_gnu();
         header.set_uid(0);
         header.set_gid(0);
-        header.set_mtime(0);
+        header.set_mtime(item.modified);
         header.set_mode(item.mode);
         header.set_size(0);
         match &item.content {

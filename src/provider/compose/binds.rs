@@ -1,16 +1,16 @@
 //! The files behind a bind mount, which become files of the sandbox.
 
 use std::fs::{self, Metadata};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::archive::{Content, Item};
+use crate::config::{Files, RealFiles};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How deep directories may nest; a loop of mounts would end here.
-const DEEPEST: usize = 128;
+pub(super) const DEEPEST: usize = 128;
 /// The most files; a source with more is a mistake (a home directory).
-const MOST: usize = 200_000;
+pub(super) const MOST: usize = 200_000;
 /// Permissions that are kept. Files belong to root in the sandbox, so set-user-id would mean another user than here.
 const KEPT: u32 = 0o1777;
 
@@ -30,12 +30,17 @@ pub(super) fn collect(
     match fs::metadata(source) {
         Ok(found) => add(source, path, 0, &found, items, notes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            notes.push(format!("{} does not exist: the bind mount is an empty directory", source.display()));
-            items.push(Item { path: path.to_owned(), content: Content::Directory, mode: 0o755 });
+            notes.push(is_missing(source));
+            items.push(Item::new(path.to_owned(), Content::Directory, 0o755));
             Ok(())
         }
         Err(error) => Err(unreadable(source, &error)),
     }
+}
+
+/// What to say of a source that does not exist.
+pub(super) fn is_missing(source: &Path) -> String {
+    format!("{} does not exist: the bind mount is an empty directory", source.display())
 }
 
 fn add(
@@ -60,21 +65,12 @@ fn add(
         notes.push(format!("{} is no file and is left out of the bind mount", source.display()));
         return Ok(());
     };
-    items.push(Item { path: path.to_owned(), content, mode: found.permissions().mode() & KEPT });
+    let item = Item::of(path.to_owned(), content, found);
+    items.push(Item { mode: item.mode & KEPT, ..item });
     if !found.is_dir() {
         return Ok(());
     }
-    let mut names = Vec::new();
-    for item in fs::read_dir(source).map_err(failed)? {
-        match item.map_err(failed)?.file_name().into_string() {
-            Ok(name) => names.push(name),
-            Err(name) => {
-                return Err(refused(format!("{} is no UTF-8 name", source.join(name).display())));
-            }
-        }
-    }
-    names.sort_unstable();
-    for name in names {
+    for name in listed(source)? {
         let below = source.join(&name);
         let found = fs::symlink_metadata(&below).map_err(|error| unreadable(&below, &error))?;
         add(&below, &format!("{path}/{name}"), depth + 1, &found, items, notes)?;
@@ -82,10 +78,15 @@ fn add(
     Ok(())
 }
 
-fn refused(what: String) -> Error {
+/// The names in a directory, sorted.
+pub(super) fn listed(directory: &Path) -> Result<Vec<String>> {
+    RealFiles.list(directory).map_err(|error| unreadable(directory, &error))
+}
+
+pub(super) fn refused(what: String) -> Error {
     Error::new(ErrorKind::InvalidConfig, what)
 }
 
-fn unreadable(source: &Path, error: &std::io::Error) -> Error {
+pub(super) fn unreadable(source: &Path, error: &std::io::Error) -> Error {
     refused(format!("{} cannot be read: {error}", source.display()))
 }

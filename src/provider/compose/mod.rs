@@ -8,6 +8,7 @@ mod archive;
 mod binds;
 mod choice;
 mod containers;
+mod contexts;
 mod engine;
 mod fence;
 mod project;

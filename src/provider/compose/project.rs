@@ -10,10 +10,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::archive::{self, Content, Item};
-use super::binds;
-use crate::config::context::{BuildContext, ContextEntry};
-use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource, LocalPath, Purpose, RealFiles};
+use super::archive::{self, Item};
+use super::{binds, contexts};
+use crate::config::{Build, ComposeProject, DockerfileSource, ImageSource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::containers::{ContainerMounts, Mount};
 
@@ -103,49 +102,25 @@ impl Project {
         };
         let mut entries = Vec::new();
         // services that share a context share its files
-        let mut contexts = BTreeMap::new();
+        let mut read = BTreeMap::new();
         for (number, service) in plan.services.iter().enumerate() {
             let section = project.service(&service.name)?;
             project.builds |= section.get("build").is_some_and(|build| !build.is_null());
             project.use_additional_contexts(&service.name, number, &plan.directory, &mut entries)?;
             let ImageSource::Build(build) = &service.image else { continue };
-            let context = BuildContext::read(build, &RealFiles)?;
-            if !context.left_out.is_empty() {
-                let left_out = context.left_out.join(", ");
-                project.notes.push(format!(
-                    "links to directories and what is no file are left out of the build context: {left_out}"
-                ));
-            }
-            let files: Vec<_> = context.entries.iter().map(|entry| entry.path.clone()).collect();
-            let next = contexts.len();
-            let path = contexts.entry((build.context.clone(), files)).or_insert_with(|| {
-                let path = format!("context-{next}");
-                entries.push(Item { path: path.clone(), content: Content::Directory, mode: 0o755 });
-                entries.extend(context.entries.into_iter().map(|entry| Item::from(below(&path, entry))));
-                path
+            let next = format!("context-{}", read.len());
+            let items = contexts::collect(build, &next, &mut project.notes)?;
+            let files: Vec<_> = items.iter().map(|item| item.path[next.len()..].to_owned()).collect();
+            let path = read.entry((build.context.clone(), files)).or_insert_with(|| {
+                entries.extend(items);
+                next
             });
             let path = format!("{DIRECTORY}/{path}");
             project.use_context(&service.name, number, build, &path)?;
         }
-        let mut sources: BTreeMap<&Path, String> = BTreeMap::new();
-        for (number, local) in
-            plan.local_paths.iter().filter(|local| local.purpose == Purpose::Bind).enumerate()
-        {
-            let path = if let Some(path) = sources.get(local.path.as_path()) {
-                path.clone()
-            } else {
-                let path = format!("bind-{number}");
-                binds::collect(&local.path, &path, &mut entries, &mut project.notes)?;
-                sources.insert(&local.path, path.clone());
-                path
-            };
-            project.use_bind(local, &format!("{DIRECTORY}/{path}"))?;
-        }
-        for section in ["configs", "secrets"] {
-            project.use_files(section, &plan.directory, &mut entries)?;
-        }
+        project.use_mounts(plan, &mut entries)?;
+        project.use_profiles(plan, &mut entries)?;
         project.use_secrets(&plan.secrets, &mut entries)?;
-        project.use_devices(&plan.directory, &mut entries)?;
         project.archive = archive::bytes(&entries).map_err(|error| {
             Error::new(ErrorKind::InvalidConfig, format!("a file of the project cannot be read: {error}"))
         })?;
@@ -250,31 +225,6 @@ impl Project {
         self.notes.extend(notes);
         Ok(())
     }
-
-    /// Replaces a bind's source by its copy in the sandbox.
-    fn use_bind(&mut self, local: &LocalPath, path: &str) -> Result<()> {
-        let Some(Value::Array(volumes)) = self.service(&local.service)?.get_mut("volumes") else {
-            return Err(unexpected("a bind belongs to no volume"));
-        };
-        for volume in volumes {
-            match volume {
-                Value::String(text) => {
-                    let written = local.written.replace('$', "$$");
-                    if let Some(rest) = text.strip_prefix(&written).filter(|rest| rest.starts_with(':')) {
-                        *text = format!("{path}{rest}");
-                    }
-                }
-                Value::Object(long)
-                    if long.get("source").and_then(Value::as_str).map(|text| text.replace("$$", "$"))
-                        == Some(local.written.clone()) =>
-                {
-                    long.insert("source".to_owned(), json!(path));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What tells projects apart: all that the configuration says. The values of secrets are in no JSON.
@@ -304,10 +254,6 @@ fn volume(mount: &Mount) -> Value {
     json!({"type": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only})
 }
 
-fn below(path: &str, entry: ContextEntry) -> ContextEntry {
-    ContextEntry { path: format!("{path}/{}", entry.path), ..entry }
-}
-
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{} cannot be read: {error}", path.display()))
 }
@@ -316,6 +262,9 @@ fn unexpected(message: &'static str) -> Error {
     Error::new(ErrorKind::Unexpected, message)
 }
 
+mod mounts;
+mod profiles;
 mod sections;
+mod sources;
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,14 @@ impl Files for Witness {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         RealFiles.list(path)
     }
+
+    fn link(&self, path: &Path) -> Option<PathBuf> {
+        RealFiles.link(path)
+    }
+
+    fn real(&self, path: &Path) -> Option<PathBuf> {
+        RealFiles.real(path)
+    }
 }
 
 /// A file that is read.

@@ -121,7 +121,7 @@ fn of_build(build: &Build) -> Result<Recipe> {
     if !context.left_out.is_empty() {
         let left_out = context.left_out.join(", ");
         notes.push(format!(
-            "links to directories and what is no file cannot be sent to the platform and are left out: {left_out}"
+            "links to directories or out of the context, and what is no file, are not sent to the platform: {left_out}"
         ));
     }
     // an archive of nothing makes some servers say that the Dockerfile is empty

@@ -190,9 +190,11 @@ fn what_is_no_file_is_told_from_one_and_never_waited_for() {
 }
 
 #[test]
-fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
+fn a_build_context_leaves_out_sockets_pipes_and_links_to_elsewhere_with_a_note() {
+    let parent = tempfile::tempdir().unwrap();
+    let context = parent.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    let path = |name: &str| context.join(name);
     std::fs::write(path("Dockerfile"), "FROM a\nCOPY . /x\n").unwrap();
     std::fs::write(path(".dockerignore"), ".dockerignore\nignored.sock\n").unwrap();
     std::fs::write(path("file"), "x").unwrap();
@@ -201,8 +203,13 @@ fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
         .map(|name| std::os::unix::net::UnixListener::bind(path(name)).unwrap());
     assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("host.1234", path(".#file")).unwrap();
+    std::fs::write(parent.path().join("credentials"), "of this machine").unwrap();
+    std::os::unix::fs::symlink("../credentials", path("a-secret")).unwrap();
+    std::os::unix::fs::symlink(path("file"), path("b-link")).unwrap();
+    // the context itself may be named by a link
+    std::os::unix::fs::symlink("context", parent.path().join("named")).unwrap();
     let build = Build {
-        context: directory.path().to_path_buf(),
+        context: parent.path().join("named"),
         dockerfile: DockerfileSource::Path(path("Dockerfile")),
         args: Variables::default(),
         target: None,
@@ -211,11 +218,12 @@ fn a_build_context_leaves_out_sockets_pipes_and_dangling_links_with_a_note() {
     };
     let context = BuildContext::read(&build, &RealFiles).unwrap();
     let sent: Vec<_> = context.entries.iter().map(|entry| entry.path.as_str()).collect();
-    assert_eq!(sent, ["file", "only-a-socket"]);
+    assert_eq!(sent, ["b-link", "file", "only-a-socket"]);
     assert_eq!(
         context.left_out,
         [
             ".#file (it leads nowhere)",
+            "a-secret (it leads out of the context)",
             "daemon.sock (a socket)",
             "pipe (a pipe)",
             "only-a-socket/s (a socket)"

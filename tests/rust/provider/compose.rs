@@ -1,5 +1,6 @@
 //! Several services: a real Docker Engine in a sandbox, and Compose.
 
+mod allow_lists;
 mod cancelled;
 mod commands;
 mod creation;
@@ -7,6 +8,7 @@ mod deaths;
 mod endings;
 mod engine;
 mod failures;
+mod files;
 mod isolation;
 mod project;
 mod scripted;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Context, Document, Plan, Source};
+use crate::config::{Context, Document, Plan, RealFiles, Source};
 
 fn read(directory: &Path, compose: &str) -> Result<Project> {
     Project::read(&plan(directory, compose)?)
@@ -26,7 +26,10 @@ fn plan_with(
 fn names(project: &Project) -> Vec<String> {
     let mut archive = tar::Archive::new(&project.archive[..]);
     let entries = archive.entries().unwrap();
-    entries.map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect()
+    let paths = entries.map(|entry| entry.unwrap().path().unwrap().display().to_string());
+    let mut paths: Vec<_> = paths.map(|path| path.trim_end_matches('/').to_owned()).collect();
+    paths.sort_unstable();
+    paths
 }
 
 #[test]
@@ -62,7 +65,16 @@ fn contexts_binds_and_config_files_get_paths_of_the_sandbox() {
     assert_eq!(project.model["secrets"]["key"]["file"], "/var/lib/inspect-project/secrets-0");
     assert_eq!(
         names(&project),
-        ["context-0", "context-0/src/a", "bind-0", "bind-0/empty", "bind-0/file", "bind-0/link", "secrets-0"]
+        [
+            "bind-0",
+            "bind-0/empty",
+            "bind-0/file",
+            "bind-0/link",
+            "context-0",
+            "context-0/src",
+            "context-0/src/a",
+            "secrets-0"
+        ]
     );
     assert!(project.builds());
 }
@@ -273,3 +285,6 @@ async fn a_project_is_read_once_and_only_the_last_ones_are_kept() {
     assert_eq!(projects.0.lock().unwrap().len(), MOST);
     assert!(!Arc::ptr_eq(&fresh, &projects.read(&plan(0), false).await.unwrap()), "it was the oldest");
 }
+
+mod docker_compose;
+mod mounts;

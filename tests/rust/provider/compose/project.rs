@@ -61,9 +61,13 @@ impl Project {
     }
 
     pub(crate) fn settings(&self) -> Settings {
+        self.try_settings().unwrap()
+    }
+
+    pub(crate) fn try_settings(&self) -> inspect_daytona::Result<Settings> {
         let source =
             json!({"source": {"path": self.0.path().join("compose.yaml")}, "directory": self.0.path()});
-        Settings::from_json(&source.to_string()).unwrap()
+        Settings::from_json(&source.to_string())
     }
 
     pub(crate) async fn create(&self, fixture: &Fixture) -> inspect_daytona::Result<Vec<(String, Sandbox)>> {
