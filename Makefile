@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rust test-python check check-rust check-python bench fuzz build clean prerequisites
+.PHONY: help demo test test-rust test-python test-asyncio test-trio check check-rust check-python bench fuzz build clean prerequisites
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +29,10 @@ test-rust: | prerequisites ## run the Rust tests
 	cargo test --features shim,runner
 
 # Inspect keeps locks of one event loop per process, so each backend has a run of its own.
-test-python: $(VENV)/installed $(VENV)/developed ## run the Python tests, on asyncio and on trio
-	INSPECT_ASYNC_BACKEND=asyncio $(BIN)/python -m pytest
-	INSPECT_ASYNC_BACKEND=trio $(BIN)/python -m pytest
+test-python: test-asyncio test-trio ## run the Python tests, on asyncio and on trio
+
+test-asyncio test-trio: test-%: $(VENV)/installed $(VENV)/developed
+	INSPECT_ASYNC_BACKEND=$* $(BIN)/python -m pytest
 
 check: check-rust check-python ## check format, lints, layers, types and documentation
 
