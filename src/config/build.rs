@@ -126,7 +126,7 @@ pub(crate) fn entrypoint(reading: &Reading<'_>, build: &Build) -> Option<Vec<Str
         DockerfileSource::Inline(text) => text.clone(),
         DockerfileSource::Path(path) => String::from_utf8(reading.context.files.read(path).ok()?).ok()?,
     };
-    Dockerfile::parse(text).until(build.target.as_deref()).ok()?.entrypoint()
+    Dockerfile::parse(text).until(build.target.as_deref()).ok()?.entrypoint(&build.args)
 }
 
 fn flag(mapping: &Mapping, key: &str) -> Read<bool> {

@@ -17,6 +17,9 @@ use super::values::Variables;
 use super::{Context, Source, XDaytona, compose, dotenv, include, json, yaml};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The name of projects in sandboxes with several services.
+pub(crate) const PROJECT: &str = "inspect";
+
 /// A configuration that was read and parsed once; [`Document::plan`] is cheap and may be called for every sample.
 #[derive(Clone, Debug)]
 pub struct Document {
@@ -138,7 +141,9 @@ impl Document {
                 pull: false,
             }))),
             Content::Model(root, varies) => {
-                let lookup = |name: &str| (context.environment)(name);
+                let project = project_name(root);
+                let own = |name: &str| (name == "COMPOSE_PROJECT_NAME").then(|| project.clone());
+                let lookup = |name: &str| (context.environment)(name).or_else(|| own(name));
                 let mut root = Cow::Borrowed(root);
                 let unset = match varies {
                     true => interpolate(root.to_mut(), &lookup),
@@ -177,7 +182,9 @@ impl Document {
             }
             None => BTreeMap::new(),
         };
-        let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned());
+        let project = project_name(&root);
+        let own = |name: &str| (name == "COMPOSE_PROJECT_NAME").then(|| project.clone());
+        let lookup = |name: &str| outer(name).or_else(|| defaults.get(name).cloned()).or_else(|| own(name));
         let reading = Reading::new(&self.file, &self.directory, context, &lookup);
         let mut unset = Unset::default();
         let root = if file.varies {
@@ -249,6 +256,16 @@ impl Document {
             }
         }
     }
+}
+
+/// What Compose's variable `COMPOSE_PROJECT_NAME` is where nobody sets it: the file's `name`, or what projects are called in
+/// a sandbox.
+fn project_name(root: &Node) -> String {
+    let name = match &root.value {
+        Value::Mapping(top) => top.get("name").and_then(|node| node.text("name").ok()),
+        _ => None,
+    };
+    name.filter(|name| !name.contains('$')).unwrap_or(PROJECT).to_owned()
 }
 
 fn alone(image: ImageSource) -> Plan {

@@ -47,7 +47,7 @@ pub(crate) fn labels(reading: &Reading<'_>, service: &Mapping) -> Read<Option<BT
     for item in files {
         let written = item.name("label_file")?;
         let file = NamedFile { key: "label_file", written, required: true, raw: false };
-        labels.extend(values(reading, item, &file)?);
+        labels.extend(values(reading, item, &file, &BTreeMap::new())?);
     }
     if let Some(node) = service.get("labels") {
         labels.extend(pairs(node, "labels", &|_| Some(String::new()))?);
@@ -79,7 +79,8 @@ fn file(reading: &Reading<'_>, node: &Node, environment: &mut BTreeMap<String, S
         }
         _ => node.name("env_file")?,
     };
-    environment.extend(values(reading, node, &NamedFile { key: "env_file", written, required, raw })?);
+    let file = NamedFile { key: "env_file", written, required, raw };
+    environment.extend(values(reading, node, &file, environment)?);
     Ok(())
 }
 
@@ -93,7 +94,13 @@ struct NamedFile<'a> {
     raw: bool,
 }
 
-fn values(reading: &Reading<'_>, node: &Node, file: &NamedFile<'_>) -> Read<BTreeMap<String, String>> {
+/// The values of a file, in which those of `earlier` files may be used.
+fn values(
+    reading: &Reading<'_>,
+    node: &Node,
+    file: &NamedFile<'_>,
+    earlier: &BTreeMap<String, String>,
+) -> Read<BTreeMap<String, String>> {
     let key = file.key;
     let path = reading.path(file.written);
     let content = match reading.context.files.read(&path) {
@@ -109,7 +116,8 @@ fn values(reading: &Reading<'_>, node: &Node, file: &NamedFile<'_>) -> Read<BTre
         return Err(node.problem(format!("the {key} {} is not UTF-8", path.display())));
     };
     let parse = if file.raw { dotenv::parse_raw } else { dotenv::parse };
-    parse(&text, reading.lookup).map_err(|problem| {
+    let lookup = |name: &str| earlier.get(name).cloned().or_else(|| (reading.lookup)(name));
+    parse(&text, &lookup).map_err(|problem| {
         let inner = problem.into_error(&path.display().to_string());
         node.problem(format!("the {key} is not valid: {}", inner.message()))
     })

@@ -302,7 +302,7 @@ fn anchor_additional(context: &mut Node, anchor: impl Fn(&mut Node)) {
     }
 }
 
-/// Only what begins with a dot is a relative path; other sources name volumes.
+/// Only what begins with a dot, or is of a mount that says `bind`, is a relative path; other sources name volumes.
 fn anchor_mount(item: &mut Node, anchor: impl Fn(&mut Node)) {
     if let Value::Scalar(text) = &item.value {
         if text.starts_with('.')
@@ -316,8 +316,11 @@ fn anchor_mount(item: &mut Node, anchor: impl Fn(&mut Node)) {
         }
         return;
     }
-    let relative = |node: &&mut Node| matches!(&node.value, Value::Scalar(text) if text.starts_with('.'));
-    fields_of(item, "source").filter(relative).for_each(anchor);
+    let binds =
+        fields_of(item, "type").any(|node| matches!(&node.value, Value::Scalar(text) if text == "bind"));
+    let is_path =
+        |node: &&mut Node| binds || matches!(&node.value, Value::Scalar(text) if text.starts_with('.'));
+    fields_of(item, "source").filter(is_path).for_each(anchor);
 }
 
 fn fields<'a>(top: &'a mut Mapping, section: &str) -> impl Iterator<Item = &'a mut Entry> {

@@ -146,7 +146,7 @@ pub const SERVICE: &[Key] = &[
         "environment",
         Honoured,
         Honoured,
-        "values stay as written; a name alone takes the value of this machine, and is unset where there is none",
+        "values stay as written; a name alone takes the value of this machine, and is left out where there is none",
     ),
     key(
         "expose",
@@ -242,7 +242,8 @@ pub const SERVICE: &[Key] = &[
         "tmpfs",
         Honoured,
         Honoured,
-        "mounted when the sandbox starts, `noexec`, `nosuid` and `nodev` unless its options say otherwise",
+        "mounted when the sandbox starts, `noexec`, `nosuid` and `nodev` unless its options say otherwise; over `/tmp`, `/var/tmp` and \
+         `/dev/shm`, where the program that runs commands may be, without `noexec`",
     ),
     key("tty", Satisfied, Honoured, "commands of an eval have no terminal"),
     key(

@@ -50,6 +50,8 @@ mod values;
 mod yaml;
 
 pub use document::Document;
+#[cfg(feature = "provider")]
+pub(crate) use document::PROJECT;
 pub use extension::{SETTINGS, Setting, XDaytona};
 pub use files::{FileKind, Files, MemoryFiles, RealFiles};
 pub use plan::{

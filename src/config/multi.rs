@@ -133,13 +133,15 @@ fn check_external(top: &Mapping, active: &[&Entry], section: &str) -> Read<()> {
 fn used<'a>(active: &[&'a Entry], section: &str) -> Read<Vec<&'a str>> {
     let mut names = Vec::new();
     for entry in active {
-        match entry.value.mapping(&entry.key)?.get(section).map(|node| &node.value) {
+        let service = entry.value.mapping(&entry.key)?;
+        let is_apart = service.get("network_mode").is_some_and(|mode| !mode.is_void());
+        match service.get(section).map(|node| &node.value) {
             Some(Value::Mapping(mapping)) => names.extend(mapping.iter().map(|entry| entry.key.as_str())),
             Some(Value::Sequence(items)) => names.extend(items.iter().filter_map(|item| match &item.value {
                 Value::Mapping(long) => long.get("source")?.text("source").ok(),
                 _ => item.text(section).ok()?.split(':').next(),
             })),
-            _ if section == "networks" => names.push("default"),
+            _ if section == "networks" && !is_apart => names.push("default"),
             _ => {}
         }
     }

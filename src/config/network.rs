@@ -18,7 +18,8 @@ pub(crate) fn access(
     service: &Mapping,
     networks: Option<&Mapping>,
 ) -> Read<Network> {
-    if let Some(node) = service.get("network_mode") {
+    let is_set = |node: &&Node| !matches!(&node.value, Value::Scalar(text) if text.is_empty());
+    if let Some(node) = service.get("network_mode").filter(is_set) {
         if let Some(both) = service.get("networks").filter(|both| !both.is_void()) {
             return Err(both.problem("`network_mode` and `networks` exclude each other"));
         }
@@ -112,12 +113,16 @@ fn is_open(reading: &mut Reading<'_>, key: &str, node: &Node) -> Read<bool> {
     if let Some(options) = network.get("driver_opts") {
         for option in options.mapping("driver_opts")?.iter() {
             let is_harmless = match option.key.as_str() {
-                "com.docker.network.bridge.enable_ip_masquerade" => option.value.boolean(&option.key)?,
+                "com.docker.network.bridge.enable_ip_masquerade" | "com.docker.network.enable_ipv4" => {
+                    option.value.boolean(&option.key)?
+                }
                 "com.docker.network.bridge.enable_icc"
+                | "com.docker.network.bridge.default_bridge"
                 | "com.docker.network.bridge.host_binding_ipv4"
                 | "com.docker.network.bridge.name"
                 | "com.docker.network.container_iface_prefix"
-                | "com.docker.network.driver.mtu" => true,
+                | "com.docker.network.driver.mtu"
+                | "com.docker.network.enable_ipv6" => true,
                 _ => false,
             };
             if !is_harmless {
@@ -195,11 +200,15 @@ fn port(reading: &mut Reading<'_>, node: &Node, key: &str) -> Read<Vec<Port>> {
         }
         (range.to_owned(), protocol.to_owned())
     };
-    let Some(range) = port_range(&range).filter(|range| range.len() <= LONGEST_RANGE) else {
+    let Some(range) = port_range(&range) else {
         return Err(
             node.problem(format!("`{key}` needs a port such as 8080 or 8000:80, not {}", node.describe()))
         );
     };
+    if range.len() > LONGEST_RANGE {
+        return Err(node.problem(format!("an entry of `{key}` names more than {LONGEST_RANGE} ports")));
+    }
+    let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(node.problem(format!("the protocol `{protocol}` in `{key}` is not tcp, udp or sctp")));
     }

@@ -169,10 +169,16 @@ fn named_volume(
         return Ok(());
     }
     let options = entry.value.mapping("volumes")?;
-    let outside =
-        ["external", "driver_opts"].iter().any(|key| options.get(key).is_some_and(|node| !node.is_void()));
+    let is_external = match options.get("external") {
+        Some(node) if matches!(node.value, Value::Scalar(_)) => {
+            !node.is_void() && node.boolean("external")?
+        }
+        Some(_) => true,
+        None => false,
+    };
+    let outside = is_external || options.get("driver_opts").is_some_and(|node| !node.is_void());
     let driver = options.get("driver").map(|node| node.text("driver")).transpose()?;
-    if outside || driver.is_some_and(|driver| driver != "local") {
+    if outside || driver.is_some_and(|driver| !matches!(driver, "local" | "")) {
         return Err(node
             .problem(format!("the volume `{name}` lives outside of the sandbox"))
             .hint("Use a volume of the platform: `x-daytona.volumes`"));
@@ -271,7 +277,7 @@ pub(crate) fn absolute(node: &Node, path: &str) -> Read<String> {
 /// Reads `ulimits`: one number, or `soft` and `hard`.
 pub(crate) fn ulimits(service: &Mapping) -> Read<BTreeMap<String, Ulimit>> {
     /// What Linux knows (getrlimit(2)), in Docker's spelling.
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 16] = [
         "as",
         "core",
         "cpu",
@@ -285,6 +291,7 @@ pub(crate) fn ulimits(service: &Mapping) -> Read<BTreeMap<String, Ulimit>> {
         "nproc",
         "rss",
         "rtprio",
+        "rttime",
         "sigpending",
         "stack",
     ];

@@ -10,7 +10,7 @@ use super::suggest::nearest;
 use super::units::bytes;
 
 /// Options without a value that both Docker and mount(8) take.
-const FLAGS: [&str; 19] = [
+const FLAGS: [&str; 22] = [
     "async",
     "atime",
     "defaults",
@@ -18,10 +18,12 @@ const FLAGS: [&str; 19] = [
     "diratime",
     "dirsync",
     "exec",
+    "mand",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "nomand",
     "norelatime",
     "nostrictatime",
     "nosuid",
@@ -30,6 +32,7 @@ const FLAGS: [&str; 19] = [
     "rw",
     "strictatime",
     "suid",
+    "sync",
 ];
 /// Options with a number.
 const NUMBERS: [&str; 4] = ["gid", "nr_blocks", "nr_inodes", "uid"];
@@ -54,8 +57,15 @@ pub(crate) fn short(service: &Mapping) -> Read<Vec<Tmpfs>> {
     Ok(all)
 }
 
+/// Whether a size is a part of the memory, such as `50%`.
+fn is_share(size: &str) -> bool {
+    size.strip_suffix('%').is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number <= 100))
+}
+
 fn option(node: &Node, written: &str, tmpfs: &mut Tmpfs) -> Read<()> {
     match written.split_once('=') {
+        Some(("size", size)) if is_share(size) => tmpfs.options.push(written.to_owned()),
+        Some(("mpol", _)) => tmpfs.options.push(written.to_owned()),
         Some(("size", size)) => {
             let value = Value::Scalar(size.to_owned());
             let size = Node { place: node.place.clone(), value, plain: false };
@@ -76,7 +86,7 @@ fn option(node: &Node, written: &str, tmpfs: &mut Tmpfs) -> Read<()> {
         _ => {
             let name = written.split('=').next().unwrap_or(written);
             let problem = node.problem(format!("unknown option `{written}` of a tmpfs"));
-            let known = FLAGS.into_iter().chain(NUMBERS).chain(["size", "mode"]);
+            let known = FLAGS.into_iter().chain(NUMBERS).chain(["size", "mode", "mpol"]);
             return Err(match nearest(name, known) {
                 Some(meant) if meant != name => problem.hint(format!("Did you mean `{meant}`?")),
                 _ => problem,

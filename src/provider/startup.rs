@@ -1,12 +1,13 @@
 //! What a service asks for beyond its image, done once its sandbox has started: its directory, host names and mounts,
 //! its command, and the wait for its health.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::exec::{Background, Command, RawOutcome};
-use super::sandbox::{ROOT, Sandbox};
+use super::sandbox::{ROOT, SHIM_PLACES, Sandbox};
 use crate::config::{HealthTest, Healthcheck, Service, Tmpfs};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,7 +24,8 @@ const HEALTH_HINT: &str = "See `healthcheck` and `command` in the compose file";
 
 /// Prepares a sandbox as root: `$1` working directory, `$2` host name, `$3` lines of /etc/hosts, `$4` mounts of
 /// temporary file systems (options and path, one per line), `$5` bytes of /dev/shm, `$6` whose the directories are to be,
-/// `$7` directories of volumes, one per line. Each may be empty.
+/// `$7` directories of volumes, one per line, `$8` something where those that cannot be made are only named. Each may be
+/// empty.
 const SCRIPT: &str = r#"
 fail() { echo "$*" >&2; exit 1; }
 if [ -n "$2" ]; then
@@ -48,7 +50,11 @@ fi
 if [ -n "$7" ]; then
   while IFS= read -r path; do
     [ -d "$path" ] && continue
-    (umask 022; mkdir -p -- "$path") || fail "$path cannot be made (volumes)"
+    if ! (umask 022; mkdir -p -- "$path"); then
+      [ -n "$8" ] || fail "$path cannot be made (volumes)"
+      printf 'lacks %s\n' "$path"
+      continue
+    fi
     [ -z "$6" ] || chown -- "$6" "$path" || fail "$path cannot be given to user $6 (volumes)"
   done <<VOLUMES
 $7
@@ -69,8 +75,7 @@ impl Sandbox {
     ///
     /// What could not be done, with the sandbox's own words.
     pub(super) async fn start_service(&self, service: &Service) -> Result<Vec<String>> {
-        self.prepare_system(service).await?;
-        let mut warnings = Vec::new();
+        let mut warnings = self.prepare_system(service).await?;
         let argv = argv(service);
         let mut background = None;
         if !argv.is_empty() {
@@ -112,7 +117,7 @@ impl Sandbox {
         Ok(warnings)
     }
 
-    async fn prepare_system(&self, service: &Service) -> Result<()> {
+    async fn prepare_system(&self, service: &Service) -> Result<Vec<String>> {
         let hosts: Vec<_> =
             service.extra_hosts.iter().map(|(name, address)| format!("{address}\t{name}")).collect();
         let mounts: Vec<_> = service.tmpfs.iter().map(mount).collect();
@@ -136,7 +141,7 @@ impl Sandbox {
             service.shm_size.map(|size| size.to_string()).unwrap_or_default(),
         ];
         if arguments.iter().chain([&volumes]).all(String::is_empty) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let needs_root = arguments[1..].iter().any(|argument| !argument.is_empty());
         let words: Vec<&str> = [SCRIPT, "sh"]
@@ -146,7 +151,7 @@ impl Sandbox {
             .collect();
         let outcome = match self.exec_bytes(set_up(&words, Some(ROOT))).await {
             Err(error) if error.kind() == ErrorKind::UserUnsupported && !needs_root => {
-                self.exec_bytes(set_up(&words, None)).await
+                self.exec_bytes(set_up(&[words.as_slice(), &["lenient"]].concat(), None)).await
             }
             Err(error) if error.kind() == ErrorKind::UserUnsupported => {
                 return Err(Error::new(
@@ -158,7 +163,14 @@ impl Sandbox {
             outcome => outcome,
         }?;
         if outcome.returncode == 0 && !outcome.timed_out {
-            return Ok(());
+            let said = outcome.stdout.text(SHOWN);
+            let lacking = said.lines().filter_map(|line| line.strip_prefix("lacks "));
+            let warning = |path: &str| {
+                format!(
+                    "the volume {path} does not exist: making it needs root, which this sandbox does not give"
+                )
+            };
+            return Ok(lacking.map(warning).collect());
         }
         let kind = if needs_root { ErrorKind::Unsupported } else { ErrorKind::InvalidConfig };
         let what = format!(
@@ -241,9 +253,11 @@ fn is_idle(argv: &[String]) -> bool {
     matches!(words.as_slice(), ["sleep", "infinity" | "inf"] | ["tail", "-f" | "-F", "/dev/null"])
 }
 
-/// Options and path of a mount, in the form of [`SCRIPT`]. Docker's defaults come first, since later options win.
+/// Options and path of a mount, in the form of [`SCRIPT`]. Docker's defaults come first, since later options win. Where
+/// our own program may be, it can be executed unless the file forbids it.
 fn mount(tmpfs: &Tmpfs) -> String {
-    let mut options = "noexec,nosuid,nodev".to_owned();
+    let holds_a_place = SHIM_PLACES.iter().any(|place| Path::new(place).starts_with(&tmpfs.path));
+    let mut options = if holds_a_place { "nosuid,nodev" } else { "noexec,nosuid,nodev" }.to_owned();
     if let Some(size) = tmpfs.size {
         options = format!("{options},size={size}");
     }
@@ -298,5 +312,20 @@ mod tests {
             options: ["uid=7", "exec"].map(str::to_owned).to_vec(),
         };
         assert_eq!(mount(&tmpfs), "noexec,nosuid,nodev,size=64,mode=1777,uid=7,exec /a b");
+    }
+
+    #[test]
+    fn our_own_program_can_be_executed_in_what_is_mounted_over_it() {
+        let over = |path: &str, options: &[&str]| {
+            let options = options.iter().map(|option| (*option).to_owned()).collect();
+            mount(&Tmpfs { path: path.to_owned(), options, ..Tmpfs::default() })
+        };
+        for path in ["/tmp", "/var/tmp", "/var", "/dev/shm"] {
+            assert_eq!(over(path, &[]), format!("nosuid,nodev {path}"));
+        }
+        for path in ["/tmpfs", "/tmp/below", "/run"] {
+            assert_eq!(over(path, &[]), format!("noexec,nosuid,nodev {path}"));
+        }
+        assert_eq!(over("/tmp", &["noexec"]), "nosuid,nodev,noexec /tmp");
     }
 }

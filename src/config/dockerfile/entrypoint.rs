@@ -1,12 +1,15 @@
 //! What an image that is built starts by itself.
 
+use std::collections::BTreeMap;
+
 use super::{Dockerfile, Variables};
 use crate::config::dockerfile_lines::Instruction;
 
 impl Dockerfile {
     /// The `ENTRYPOINT` of the last stage, or of the stages that it is built from, as the program and its arguments. Nothing
-    /// where there is none, where it was taken away again, or where it is that of an image of a registry.
-    pub fn entrypoint(&self) -> Option<Vec<String>> {
+    /// where there is none, where it was taken away again, or where it is that of an image of a registry. `args` are the
+    /// values of build arguments, which may choose the stage.
+    pub fn entrypoint(&self, args: &BTreeMap<String, String>) -> Option<Vec<String>> {
         let mut stages: Vec<Stage> = Vec::new();
         let mut variables = Variables::default();
         for instruction in &self.instructions {
@@ -27,7 +30,7 @@ impl Dockerfile {
                 ("ENTRYPOINT", Some(stage)) => stage.entrypoint = argv(instruction, stage.shell.as_ref()),
                 _ => {}
             }
-            variables.follow(instruction, &std::collections::BTreeMap::new());
+            variables.follow(instruction, args);
         }
         stages.pop().map(|stage| stage.entrypoint).filter(|argv| !argv.is_empty())
     }
@@ -68,7 +71,7 @@ mod tests {
     use super::*;
 
     fn entrypoint(text: &str) -> Option<String> {
-        Dockerfile::parse(text).entrypoint().map(|argv| argv.join("|"))
+        Dockerfile::parse(text).entrypoint(&BTreeMap::new()).map(|argv| argv.join("|"))
     }
 
     #[test]
@@ -87,6 +90,17 @@ mod tests {
         assert_eq!(entrypoint("FROM a AS b\nENTRYPOINT [\"x\"]\nFROM c\nCOPY --from=b /x /\n"), None);
         assert_eq!(entrypoint("FROM a\nENTRYPOINT [\"x\"]\nENTRYPOINT []\n"), None);
         assert_eq!(entrypoint("FROM a\nCMD [\"x\"]\n"), None);
+    }
+
+    #[test]
+    fn a_build_argument_chooses_the_stage() {
+        let text = "ARG V=a\nFROM x AS a\nENTRYPOINT [\"/a\"]\nFROM x AS b\nENTRYPOINT [\"/b\"]\nFROM ${V}\n";
+        let with = |value: &str| {
+            Dockerfile::parse(text).entrypoint(&BTreeMap::from([("V".to_owned(), value.to_owned())]))
+        };
+        assert_eq!(entrypoint(text).as_deref(), Some("/a"));
+        assert_eq!(with("b").unwrap(), ["/b"]);
+        assert_eq!(with("python:3.12"), None);
     }
 
     #[test]

@@ -43,8 +43,13 @@ impl Walk<'_> {
         for name in listed(directory)? {
             let source = directory.join(&name);
             let path = if path.is_empty() { name } else { format!("{path}/{name}") };
-            let found = fs::symlink_metadata(&source).map_err(|error| unreadable(&source, &error))?;
             let is_read = !self.selection.ignores(&path) && self.selection.reads(&path);
+            let found = match fs::symlink_metadata(&source) {
+                Ok(found) => found,
+                // files of others come and go beside those that the build reads
+                Err(_) if !is_read => continue,
+                Err(error) => return Err(unreadable(&source, &error)),
+            };
             let content = if found.is_dir() {
                 let holds =
                     !self.selection.ignores_all_below(&path) && self.directory(&source, &path, depth + 1)?;

@@ -25,10 +25,12 @@ const LACKING: i32 = 10;
 /// The Engine ended, or cannot work on this machine of the platform: another sandbox may be luckier.
 const UNFIT: i32 = 11;
 
-/// Where the daemon's log is, if it was started here, and its end, without the chatter of its connections.
+/// Where the daemon's log is, if it was started here, and its end, without the chatter of its connections. One that ended
+/// because another one ran before it says nothing of that one.
 const LOG: &str = r#"
 log=/var/log/inspect-daytona-dockerd
-last_words() { [ ! -s "$log.log" ] || grep -v 'level=info.* module=grpc' "$log.log" | tail -n 40; }
+is_ours() { [ -s "$log.log" ] && ! grep -q 'is still running' "$log.log"; }
+last_words() { ! is_ours || grep -v 'level=info.* module=grpc' "$log.log" | tail -n 40; }
 "#;
 /// Starts the Engine, `$1` seconds of patience, and fences the bridges `$2`. The image's own entrypoint may have started
 /// it already, or be about to: then ours may be the second one, which ends, and is not missed. Its script also prepares
@@ -73,7 +75,7 @@ exit 0
 /// Succeeds if the Engine answers; otherwise says what is known of its end.
 const STATE: &str = r#"
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 && exit 0
-if [ -s "$log.ended" ]; then
+if [ -s "$log.ended" ] && is_ours; then
   code=$(cat "$log.ended")
   echo "its Docker daemon ended with exit code $code"
   [ "$code" != 137 ] || echo "It was killed: if memory ran out, raise \`x-daytona.resources.memory\`"
@@ -125,5 +127,10 @@ pub(super) async fn judge(machine: &Sandbox, error: Error) -> Failure {
     let said = if outcome.timed_out { "its Docker daemon does not answer any more" } else { said.trim() };
     let message =
         format!("the sandbox's Docker Engine died: {said}\nWhat failed with it: {}", error.message());
-    Failure::Unfit(Error::new(ErrorKind::CreationFailed, message).with_source(error))
+    let hint = error.hint().map(str::to_owned);
+    let died = Error::new(ErrorKind::CreationFailed, message).with_source(error);
+    Failure::Unfit(match hint {
+        Some(hint) => died.with_hint(hint),
+        None => died,
+    })
 }

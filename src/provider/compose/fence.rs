@@ -58,8 +58,10 @@ const CONSEQUENCE: &str = "reach the toolbox of the sandbox around them, which c
 /// The bridges that the project's networks name, as [`FENCE`] takes them.
 pub(super) fn bridges(model: &Value) -> String {
     let networks = model.get("networks").and_then(Value::as_object).into_iter().flat_map(Map::values);
-    let written = networks.filter_map(|network| network.get("driver_opts")?.get(BRIDGE)?.as_str());
-    let names: BTreeSet<_> = written.map(|name| name.replace("$$", "$")).collect();
+    let written = networks.filter_map(|network| network.get("driver_opts")?.get(BRIDGE));
+    let names: BTreeSet<_> = written
+        .map(|name| name.as_str().map_or_else(|| name.to_string(), |name| name.replace("$$", "$")))
+        .collect();
     // Linux refuses the others
     let possible = |name: &String| {
         name.len() <= LONGEST
@@ -173,9 +175,9 @@ mod tests {
         let named = |name: &str| json!({"driver_opts": {BRIDGE: name}});
         let model = json!({"networks": {
             "a": named("lab0"), "b": named("a$$b"), "c": null, "d": {}, "e": named("longer-than-linux-takes"),
-            "f": named("two words"), "g": named("lab0"),
+            "f": named("two words"), "g": named("lab0"), "h": {"driver_opts": {BRIDGE: 42}},
         }});
-        assert_eq!(bridges(&model), "a$b lab0");
+        assert_eq!(bridges(&model), "42 a$b lab0");
         assert_eq!(bridges(&json!({"services": {}})), "");
     }
 

@@ -14,7 +14,7 @@ use crate::provider::exec::{Command, RawOutcome};
 use crate::provider::sandbox::Sandbox;
 
 /// Compose's name of the project, in the sandbox, which has no other one.
-pub(super) const PROJECT: &str = "inspect";
+pub(super) use crate::config::PROJECT;
 /// How long a step of seconds may take.
 const STEP: Duration = Duration::from_secs(120);
 /// How long all builds may take, as on the platform.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Settings;
 use crate::api::sandbox::{CreateSandbox, Sandbox};
 use crate::api::volume::VolumeMount;
-use crate::config::{Network, Resources, SandboxPlan};
+use crate::config::{ImageSource, Network, Resources, SandboxPlan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::provider::images::Prepared;
 
@@ -120,7 +120,10 @@ impl Settings {
         let ignored = ignored.into_iter().filter(|(is_ignored, _)| *is_ignored);
         let ignored = ignored
             .map(|(_, name)| format!("the server does not know `{name}` of x-daytona: it has no effect"));
-        Ok(ignored.chain(too_small(&self.plan.service.resources, created)).collect())
+        // a snapshot brings its own, whatever services ask for
+        let brings_its_own = matches!(self.plan.service.image, ImageSource::Snapshot(_));
+        let asked = (!brings_its_own).then_some(&self.plan.service.resources);
+        Ok(ignored.chain(asked.into_iter().flat_map(|asked| too_small(asked, created))).collect())
     }
 }
 
@@ -172,7 +175,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::ImageSource;
 
     fn settings(json: &str) -> Result<Settings> {
         Settings::from_json(&format!(r#"{{"source": {{"settings": {json}}}, "directory": "/"}}"#))
@@ -252,6 +254,10 @@ mod tests {
         let warnings = |cpu, memory| settings.verify(&Sandbox { cpu, memory, ..Sandbox::default() }).unwrap();
         assert_eq!(warnings(2, 2), ["the sandbox has 2 GiB of memory, and 3 were asked for"]);
         assert!(warnings(2, 3).is_empty() && warnings(0, 0).is_empty() && warnings(4, 8).is_empty());
+        let own = r#"{"source": {"model": {"services": {"a": {"image": "a:1", "cpus": 2}, "b": {"image": "b:1"}},
+            "x-daytona": {"snapshot": "s"}}}, "directory": "/"}"#;
+        let few = Sandbox { cpu: 1, memory: 1, ..Sandbox::default() };
+        assert!(Settings::from_json(own).unwrap().verify(&few).unwrap().is_empty());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a single service asks for, in real sandboxes.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use inspect_daytona::ErrorKind;
-use inspect_daytona::local::control::LocalOptions;
-use inspect_daytona::provider::{Command, Sandbox, Settings};
+use inspect_daytona::local::control::{DockerChoice, ImageSource, LocalOptions};
+use inspect_daytona::provider::{Command, Listener, Sandbox, Settings};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, LIMIT, command, name, output, shell, until};
@@ -313,6 +314,57 @@ async fn a_volume_over_a_file_is_an_error_and_the_sandbox_is_deleted() {
     let error = sandbox(&fixture, json!({"image": IMAGE, "volumes": ["/etc/passwd"]})).await.unwrap_err();
     assert!(error.to_string().contains("/etc/passwd cannot be made (volumes)"), "{error}");
     assert_eq!(fixture.run.counts().deleted, 1);
+    fixture.finish().await;
+}
+
+/// A root file system whose user cannot become root.
+fn without_sudo() -> Option<tempfile::TempDir> {
+    if !(nix::unistd::geteuid().is_root() && std::path::Path::new("/bin/busybox").exists()) {
+        eprintln!("skipped, since it needs root and a busybox: apt-get install busybox-static");
+        return None;
+    }
+    let root = tempfile::tempdir_in("/var/tmp").unwrap();
+    for directory in ["bin", "etc", "var/tmp", "home/daytona"] {
+        std::fs::create_dir_all(root.path().join(directory)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
+    for name in ["sh", "id", "mkdir", "cat", "ls", "chmod", "rm", "touch"] {
+        std::os::unix::fs::symlink("busybox", root.path().join("bin").join(name)).unwrap();
+    }
+    let passwd = "root:x:0:0::/:/bin/sh\ndaytona:x:1000:1000::/home/daytona:/bin/sh\n";
+    std::fs::write(root.path().join("etc/passwd"), passwd).unwrap();
+    for own in ["home/daytona", "var/tmp"] {
+        std::os::unix::fs::chown(root.path().join(own), Some(1000), Some(1000)).unwrap();
+    }
+    Some(root)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_needs_root_is_a_warning_where_the_sandbox_gives_none() {
+    let Some(root) = without_sudo() else { return };
+    let images = [("bare:1".to_owned(), ImageSource::Directory(root.path().to_owned()))];
+    let options =
+        LocalOptions { docker: DockerChoice::Off, images: images.into(), ..LocalOptions::default() };
+    let fixture = Fixture::with(options).await;
+    let service = json!({
+        "build": {"dockerfile_inline": "FROM bare:1\nUSER daytona\n"},
+        "volumes": ["/cache", "/home/daytona/own", "/bin"],
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = Listener::new({
+        let told = Arc::clone(&told);
+        move |_, line| told.lock().unwrap().push(line.to_owned())
+    });
+    let settings = settings(&service, &json!({})).unwrap();
+    let services = fixture.run.create_services_told(name(), settings, listener).await.unwrap();
+    let sandbox = &services[0].1;
+    assert_eq!(
+        output(sandbox, "id -un; ls /home/daytona; ls -d /cache 2>/dev/null || true").await,
+        "daytona\nown\n"
+    );
+    let told = told.lock().unwrap().join("\n");
+    assert!(told.contains("the volume /cache does not exist: making it needs root"), "{told}");
+    assert!(!told.contains("/bin") && !told.contains("own"), "{told}");
     fixture.finish().await;
 }
 
