@@ -35,12 +35,7 @@ fn main() {
 fn measure(what: &str, text: &str) {
     let files = MemoryFiles::default().with("/task/compose.yaml", text);
     let metadata = BTreeMap::new();
-    let context = Context {
-        directory: Path::new("/task"),
-        environment: &environment,
-        metadata: &metadata,
-        files: &files,
-    };
+    let context = context(&files, &metadata);
     let source = Source::Compose("compose.yaml".into());
     let document = Document::read(&source, &context).unwrap();
     let Plan::Multi(plan) = document.plan(&context).unwrap() else { unreachable!("a hundred services") };
@@ -58,12 +53,7 @@ fn measure_samples() {
     let text = "services:\n  default:\n    image: ghcr.io/example/${SAMPLE_METADATA_IMAGE-tool}\n    mem_limit: 1g\n";
     let files = MemoryFiles::default().with("/task/compose.yaml", text);
     let metadata = BTreeMap::new();
-    let context = Context {
-        directory: Path::new("/task"),
-        environment: &environment,
-        metadata: &metadata,
-        files: &files,
-    };
+    let context = context(&files, &metadata);
     let document = Document::read(&Source::Compose("compose.yaml".into()), &context).unwrap();
     let samples: Vec<BTreeMap<String, String>> = (0..SAMPLES)
         .map(|index| {
@@ -75,6 +65,10 @@ fn measure_samples() {
         let variables = samples.iter().map(|metadata| document.task_environment(metadata));
         assert_eq!(variables.map(|variables| variables.len()).sum::<usize>(), SAMPLES);
     });
+}
+
+fn context<'a>(files: &'a MemoryFiles, metadata: &'a BTreeMap<String, String>) -> Context<'a> {
+    Context { directory: Path::new("/task"), environment: &environment, metadata, files }
 }
 
 fn environment(name: &str) -> Option<String> {
